@@ -1,0 +1,167 @@
+//! The CRD's own promises: size, shape, defaults, and a refused and an accepted manifest for every CEL rule.
+
+use serde_json::{Value, json};
+
+use super::*;
+
+/// The smallest valid QueueConsumer.
+fn minimal() -> Value {
+    json!({
+        "apiVersion": "millrace.dev/v1alpha1",
+        "kind": "QueueConsumer",
+        "metadata": { "name": "sdxl", "namespace": "demo" },
+        "spec": {
+            "queue": { "url": "https://sqs.us-east-1.amazonaws.com/123456789012/prompts" },
+            "model": { "task": "Echo" },
+            "output": { "bucket": "images" },
+        },
+    })
+}
+
+/// `minimal` with one value changed; null removes it.
+fn with(changes: &[(&str, Value)]) -> QueueConsumer {
+    let mut object = minimal();
+    for (pointer, value) in changes {
+        let mut at = &mut object;
+        let names: Vec<&str> = pointer.trim_start_matches('/').split('/').collect();
+        for name in &names[..names.len() - 1] {
+            let map = at.as_object_mut().unwrap();
+            at = map.entry(*name).or_insert_with(|| json!({}));
+        }
+        let (map, last) = (at.as_object_mut().unwrap(), names[names.len() - 1]);
+        if value.is_null() { map.remove(last) } else { map.insert(last.into(), value.clone()) };
+    }
+    serde_json::from_value(object).unwrap()
+}
+
+fn errors(consumer: &QueueConsumer) -> String {
+    consumer.validate_cel().err().map(|e| e.to_string()).unwrap_or_default()
+}
+
+#[test]
+fn every_cel_rule_accepts_one_and_refuses_another() {
+    let s3 = json!({ "s3": { "uri": "s3://models/tiny/" } });
+    let claim = |path: &str| json!({ "persistentVolumeClaim": { "claimName": "models", "path": path } });
+    let two = json!({ "s3": { "uri": "s3://models/tiny/" }, "huggingFace": { "repository": "a/b" } });
+    let picture = || ("/spec/model/task", json!("TextToImage"));
+    type Changes = Vec<(&'static str, Value)>;
+    let table: Vec<(Changes, Changes, &str)> = vec![
+        (vec![], vec![("/metadata/name", json!("a.b"))], "at most 63 characters without dots"),
+        (
+            vec![],
+            vec![("/spec/queue/url", json!("https://sqs.us-east-1.amazonaws.com/1/q.fifo"))],
+            "FIFO queues are not supported",
+        ),
+        (
+            vec![("/spec/queue/retry", json!({ "initialSeconds": 5, "maxSeconds": 5 }))],
+            vec![("/spec/queue/retry", json!({ "initialSeconds": 6, "maxSeconds": 5 }))],
+            "retry.initialSeconds must not be more",
+        ),
+        (vec![picture(), ("/spec/model/source", s3.clone())], vec![picture()], "model.source is required"),
+        (vec![], vec![("/spec/model/source", s3.clone())], "model.source must not be set"),
+        (
+            vec![picture(), ("/spec/model/source", s3)],
+            vec![picture(), ("/spec/model/source", two)],
+            "exactly one of huggingFace, s3, persistentVolumeClaim",
+        ),
+        (
+            vec![picture(), ("/spec/model/source", json!({ "huggingFace": { "repository": "a/b" } }))],
+            vec![picture(), ("/spec/model/source", json!({}))],
+            "exactly one of huggingFace, s3, persistentVolumeClaim",
+        ),
+        (
+            vec![picture(), ("/spec/model/source", claim("a/b"))],
+            vec![picture(), ("/spec/model/source", claim("a/../b"))],
+            "path must be relative",
+        ),
+        (
+            vec![("/spec/output/prefix", json!("out/"))],
+            vec![("/spec/output/prefix", json!("/out/"))],
+            "prefix must not begin with '/'",
+        ),
+        (
+            vec![("/spec/output/keyTemplate", json!("{message_id}.{extension}"))],
+            vec![("/spec/output/keyTemplate", json!("image.{extension}"))],
+            "keyTemplate must contain {job_id} or {message_id}",
+        ),
+        (
+            vec![],
+            vec![("/spec/output/keyTemplate", json!("/{job_id}"))],
+            "keyTemplate must not begin with '/'",
+        ),
+        (
+            vec![],
+            vec![("/spec/output/keyTemplate", json!("{job_id}.record.json"))],
+            "keyTemplate must not end in .record.json",
+        ),
+        (
+            vec![("/spec/worker/updateStrategy", json!({ "maxSurge": 1, "maxUnavailable": 0 }))],
+            vec![("/spec/worker/updateStrategy", json!({ "maxSurge": 0, "maxUnavailable": "0%" }))],
+            "must not both be 0",
+        ),
+        (
+            vec![("/spec/scaling/minReplicas", json!(10))],
+            vec![("/spec/scaling/minReplicas", json!(11))],
+            "scaling.minReplicas must not be more",
+        ),
+        (
+            vec![("/spec/scaling/target", json!({ "messagesPerReplica": 5 }))],
+            vec![("/spec/scaling/target", json!({ "messagesPerReplica": 5, "queueDelaySeconds": 60 }))],
+            "exactly one of queueDelaySeconds, messagesPerReplica",
+        ),
+        (
+            vec![("/spec/scaling/target", json!({ "queueDelaySeconds": 5 }))],
+            vec![("/spec/scaling/target", json!({}))],
+            "exactly one of queueDelaySeconds, messagesPerReplica",
+        ),
+    ];
+    for (accepted, refused, message) in table {
+        assert_eq!(errors(&with(&accepted)), "", "{accepted:?}");
+        let found = errors(&with(&refused));
+        assert!(found.contains(message), "{refused:?}: {found:?} does not say {message:?}");
+    }
+}
+
+#[test]
+fn the_queue_of_a_consumer_never_changes() {
+    let old = with(&[]);
+    let other = with(&[("/spec/queue/url", json!("https://sqs.us-east-1.amazonaws.com/123456789012/other"))]);
+    assert!(old.validate_cel_update(&old).is_ok());
+    let error = other.validate_cel_update(&old).unwrap_err().to_string();
+    assert!(error.contains("queue.url is immutable"), "{error}");
+}
+
+#[test]
+fn rules_of_the_crd_compile() {
+    let schema = serde_json::to_value(crd().spec.versions[0].schema.clone().unwrap().open_api_v3_schema).unwrap();
+    let compiled = kube::core::cel::compile_schema(&schema);
+    assert!(!compiled.has_errors(), "{:?}", compiled.compilation_errors());
+}
+
+#[test]
+fn defaults_in_the_schema_are_the_ones_in_the_code() {
+    let schema = serde_json::to_value(crd().spec.versions[0].schema.clone().unwrap().open_api_v3_schema).unwrap();
+    let spec = serde_json::to_value(with(&[]).spec).unwrap();
+    let default = |path: &str| schema.pointer(&format!("/properties/spec/properties/{path}/default")).cloned();
+    assert_eq!(default("worker").as_ref(), spec.get("worker"));
+    assert_eq!(default("scaling").as_ref(), spec.get("scaling"));
+    assert_eq!(default("queue/properties/visibilityTimeoutSeconds"), Some(json!(120)));
+    assert_eq!(default("worker/properties/updateStrategy"), Some(json!({ "maxSurge": 0, "maxUnavailable": "25%" })));
+}
+
+#[test]
+fn the_crd_fits_client_side_apply_and_is_structural() {
+    let yaml = crd_yaml().unwrap();
+    assert!(yaml.len() < 200_000, "{} bytes", yaml.len());
+    for word in ["anyOf", "allOf", "oneOf", "$ref"] {
+        assert!(!yaml.contains(word), "{word} in the CRD");
+    }
+    assert!(!yaml.contains("format: uint"), "a format that the API server does not know");
+}
+
+#[test]
+fn the_file_in_crds_is_the_one_in_the_code() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../crds/queueconsumers.yaml");
+    let file = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(file == crd_yaml().unwrap(), "crds/queueconsumers.yaml drifted: run `make crds`");
+}

@@ -1,0 +1,45 @@
+//! The words that millrace's operator and worker share: the QueueConsumer resource, the worker's config, what a worker
+//! reports, and the result record.
+//!
+//! Feature `kube` adds the CRD derive and the parts of the resource that speak of pods; the worker builds without it.
+
+mod config;
+mod key_template;
+mod model;
+mod output;
+mod queue;
+mod queue_url;
+mod record;
+mod state;
+
+#[cfg(feature = "kube")]
+mod consumer;
+#[cfg(feature = "kube")]
+mod scaling;
+#[cfg(feature = "kube")]
+mod schema;
+#[cfg(feature = "kube")]
+mod status;
+#[cfg(feature = "kube")]
+mod worker;
+
+pub use config::{ConsumerRef, HttpConfig, ShutdownConfig, WorkerConfig};
+pub use key_template::{KeyFields, KeyTemplate, KeyTemplateError};
+pub use model::{
+    BatchSpec, CacheSpec, Device, EmptyDirCache, HuggingFaceSource, ModelSource, ModelSpec, PersistentVolumeClaimSource,
+    Precision, S3Source, SecretKeyRef, Task,
+};
+pub use output::OutputSpec;
+pub use queue::{BodyFormat, InvalidInputPolicy, QueueSpec, RetrySpec};
+pub use queue_url::{QueueUrl, QueueUrlError};
+pub use record::{JobStatus, RecordError, RecordModel, RecordOutput, ResultRecord, Timings};
+pub use state::{JobState, Problem, ServiceSeconds, WorkerState};
+
+#[cfg(feature = "kube")]
+pub use consumer::{GROUP, QueueConsumer, QueueConsumerSpec, VERSION, crd, crd_yaml};
+#[cfg(feature = "kube")]
+pub use scaling::{ScalingSpec, ScalingTarget};
+#[cfg(feature = "kube")]
+pub use status::{LastScale, QueueConsumerStatus, QueueDepth, condition, reason};
+#[cfg(feature = "kube")]
+pub use worker::{GpuSpec, ImagePullPolicy, Resources, UpdateStrategy, WorkerSpec};
