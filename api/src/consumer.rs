@@ -32,7 +32,7 @@ pub const VERSION: &str = "v1alpha1";
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "In-flight", type_ = "integer", json_path = ".status.queue.inFlight", priority = 1, description = "Messages that workers hold"),
     printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#, priority = 1, description = "Why it is or is not ready"),
-    validation = Rule::new("self.metadata.name.size() <= 63 && !self.metadata.name.contains('.')").message("metadata.name must be at most 63 characters without dots: it names the workers' Deployment and labels").field_path(".metadata.name")
+    validation = Rule::new("self.metadata.name.size() <= 63 && !self.metadata.name.contains('.')").message("metadata.name must be at most 63 characters without dots: it names the workers' Deployment and labels")
 )]
 #[cfg_attr(test, kube(cel))]
 #[serde(rename_all = "camelCase")]

@@ -29,7 +29,11 @@ fn with(changes: &[(&str, Value)]) -> QueueConsumer {
             at = map.entry(*name).or_insert_with(|| json!({}));
         }
         let (map, last) = (at.as_object_mut().unwrap(), names[names.len() - 1]);
-        if value.is_null() { map.remove(last) } else { map.insert(last.into(), value.clone()) };
+        if value.is_null() {
+            map.remove(last)
+        } else {
+            map.insert(last.into(), value.clone())
+        };
     }
     serde_json::from_value(object).unwrap()
 }
@@ -84,11 +88,7 @@ fn every_cel_rule_accepts_one_and_refuses_another() {
             vec![("/spec/output/keyTemplate", json!("image.{extension}"))],
             "keyTemplate must contain {job_id} or {message_id}",
         ),
-        (
-            vec![],
-            vec![("/spec/output/keyTemplate", json!("/{job_id}"))],
-            "keyTemplate must not begin with '/'",
-        ),
+        (vec![], vec![("/spec/output/keyTemplate", json!("/{job_id}"))], "keyTemplate must not begin with '/'"),
         (
             vec![],
             vec![("/spec/output/keyTemplate", json!("{job_id}.record.json"))],

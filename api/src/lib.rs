@@ -26,8 +26,8 @@ mod worker;
 pub use config::{ConsumerRef, HttpConfig, ShutdownConfig, WorkerConfig};
 pub use key_template::{KeyFields, KeyTemplate, KeyTemplateError};
 pub use model::{
-    BatchSpec, CacheSpec, Device, EmptyDirCache, HuggingFaceSource, ModelSource, ModelSpec, PersistentVolumeClaimSource,
-    Precision, S3Source, SecretKeyRef, Task,
+    BatchSpec, CacheSpec, Device, EmptyDirCache, HuggingFaceSource, ModelSource, ModelSpec,
+    PersistentVolumeClaimSource, Precision, S3Source, SecretKeyRef, Task,
 };
 pub use output::OutputSpec;
 pub use queue::{BodyFormat, InvalidInputPolicy, QueueSpec, RetrySpec};

@@ -155,7 +155,10 @@ pub struct SecretKeyRef {
 #[cfg_attr(feature = "kube", derive(kube::KubeSchema))]
 pub struct S3Source {
     /// `s3://bucket/folder/`.
-    #[cfg_attr(feature = "kube", schemars(length(max = 1024), regex(pattern = r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/\S*)?$")))]
+    #[cfg_attr(
+        feature = "kube",
+        schemars(length(max = 1024), regex(pattern = r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/\S*)?$"))
+    )]
     pub uri: String,
 
     /// AWS region of the bucket. Default: the queue's.

@@ -8,7 +8,10 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "camelCase")]
 pub struct OutputSpec {
     /// The bucket's name.
-    #[cfg_attr(feature = "kube", schemars(length(min = 3, max = 63), regex(pattern = r"^[a-z0-9][a-z0-9.-]*[a-z0-9]$")))]
+    #[cfg_attr(
+        feature = "kube",
+        schemars(length(min = 3, max = 63), regex(pattern = r"^[a-z0-9][a-z0-9.-]*[a-z0-9]$"))
+    )]
     pub bucket: String,
 
     /// What every key begins with. Default: `{namespace}/{name}/` of the QueueConsumer.
@@ -20,7 +23,13 @@ pub struct OutputSpec {
     /// An output's key, after the prefix. Fields: {job_id} {message_id} {index} {extension} {name} {date}, the last
     /// being the day (UTC) on which the message was sent.
     #[serde(default = "default_key_template")]
-    #[cfg_attr(feature = "kube", schemars(length(min = 1, max = 512), regex(pattern = r"^([^{}]|\{(job_id|message_id|index|extension|name|date)\})+$")))]
+    #[cfg_attr(
+        feature = "kube",
+        schemars(
+            length(min = 1, max = 512),
+            regex(pattern = r"^([^{}]|\{(job_id|message_id|index|extension|name|date)\})+$")
+        )
+    )]
     #[cfg_attr(feature = "kube", x_kube(validation = Rule::new("self.contains('{job_id}') || self.contains('{message_id}')").message("keyTemplate must contain {job_id} or {message_id}, or jobs would overwrite each other")))]
     #[cfg_attr(feature = "kube", x_kube(validation = Rule::new("!self.startsWith('/')").message("keyTemplate must not begin with '/'")))]
     #[cfg_attr(feature = "kube", x_kube(validation = Rule::new("!self.endsWith('.record.json')").message("keyTemplate must not end in .record.json: those keys are the result records")))]

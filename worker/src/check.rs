@@ -1,0 +1,73 @@
+//! `millrace-worker check`: what is wrong with queue, bucket and model, without changing anything.
+
+use std::sync::Arc;
+
+use crate::aws::Clients;
+use crate::config::Config;
+use crate::deliver::Store;
+use crate::engines::{Served, Use, dispatch};
+use crate::metrics::Metrics;
+use crate::model::LoadError;
+use crate::queue::Queue;
+use crate::run::load_once;
+use crate::state::State;
+
+/// Checks everything and prints a line for each. True if all is well.
+pub async fn check(config: Config, write: bool) -> bool {
+    let state = Arc::new(State::new("check".into(), 1));
+    let metrics = Arc::new(Metrics::new(&config.worker));
+    let clients = Clients::new(&config.worker, &config.queue_region, config.queue_endpoint.as_deref()).await;
+    let queue = Queue::new(clients.sqs, &config.worker.queue, Arc::clone(&metrics));
+    let output = &config.worker.output;
+    let store = Store::new(
+        clients.s3,
+        &output.bucket,
+        &config.prefix,
+        config.key_template.clone(),
+        state,
+        Arc::clone(&metrics),
+    );
+
+    let mut well = true;
+    let mut tell = |what: &str, found: Result<String, (&str, String)>| match found {
+        Ok(detail) => println!("ok    {what}: {detail}"),
+        Err((reason, message)) => {
+            well = false;
+            println!("WRONG {what}: {reason}: {message}");
+        }
+    };
+    let redrive = queue.read_redrive().await.map(|redrive| match redrive.dead_letter_url {
+        Some(url) => format!("{} receives, then {url}", redrive.max_receive_count),
+        None => format!("no redrive policy; a job is given up after {} receives", redrive.max_receive_count),
+    });
+    tell("queue", redrive.map_err(|e| (e.reason, e.message)));
+    let bucket =
+        store.check().await.map(|()| format!("s3://{}/{} can be read and listed", output.bucket, config.prefix));
+    tell("bucket", bucket.map_err(|e| (e.reason, e.message)));
+    if write {
+        let written = store.check_write().await.map(|()| "an object was put and deleted".to_owned());
+        tell("bucket", written.map_err(|e| (e.reason, e.message)));
+    }
+    let task = config.worker.model.task;
+    let model = dispatch(task, LoadIt { config, metrics }).await;
+    tell("model", model.map_err(|e| (e.reason, e.message)));
+    well
+}
+
+struct LoadIt {
+    config: Config,
+    metrics: Arc<Metrics>,
+}
+
+impl Use for LoadIt {
+    type Output = futures::future::LocalBoxFuture<'static, Result<String, LoadError>>;
+
+    fn with<E: Served>(self) -> Self::Output {
+        Box::pin(async move {
+            let engine = load_once::<E>(&self.config, &self.metrics).await?;
+            let task = self.config.worker.model.task.name();
+            let revision = engine.revision().map(|r| format!(", revision {r}")).unwrap_or_default();
+            Ok(format!("{task} is loaded and has inferred once{revision}"))
+        })
+    }
+}

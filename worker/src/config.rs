@@ -1,0 +1,159 @@
+//! worker.yaml: read, with every unknown field and every wrong value named.
+
+use std::path::{Path, PathBuf};
+
+use millrace_api::{KeyTemplate, QueueUrl, Task, WorkerConfig};
+
+/// Why a config cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Not YAML, or a field is missing or of the wrong type.
+    #[error("{path}: {message}")]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Which field and why.
+        message: String,
+    },
+    /// Fields have values that cannot work; all of them, one per line.
+    #[error("{path}: {}", problems.join("; "))]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// Each with its field.
+        problems: Vec<String>,
+    },
+}
+
+/// A config whose derived parts are known to be good.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// As in the file.
+    pub worker: WorkerConfig,
+    /// Region of the queue, from its field or its URL.
+    pub queue_region: String,
+    /// Endpoint of SQS, from its field or from a URL that is not AWS's own.
+    pub queue_endpoint: Option<String>,
+    /// The parsed key template.
+    pub key_template: KeyTemplate,
+    /// What every key begins with.
+    pub prefix: String,
+}
+
+/// Reads and checks a config file.
+pub fn load(path: &Path) -> Result<Config, ConfigError> {
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
+    parse(&text, path)
+}
+
+/// Checks a config's text; `path` is for messages.
+pub fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
+    let syntax = |message: String| ConfigError::Syntax { path: path.into(), message };
+    let mut problems = Vec::new();
+    let yaml = serde_yaml::Deserializer::from_str(text);
+    let worker: WorkerConfig =
+        serde_ignored::deserialize(yaml, |field| problems.push(format!("{field}: unknown field")))
+            .map_err(|e| syntax(e.to_string()))?;
+
+    let (queue, model) = (&worker.queue, &worker.model);
+    let url = queue.url.parse::<QueueUrl>().map_err(|e| problems.push(format!("queue.url: {e}"))).ok();
+    let region = queue.region.clone().or_else(|| url.as_ref().and_then(|u| u.region.clone()));
+    if region.is_none() && url.is_some() {
+        problems.push("queue.region: the URL does not tell the region; set it".into());
+    }
+    let template = worker.output.key_template.parse::<KeyTemplate>();
+    let template = template.map_err(|e| problems.push(format!("output.keyTemplate: {e}"))).ok();
+    let mut at_least = |field: &str, value: i32, least: i32| {
+        if value < least {
+            problems.push(format!("{field}: must be at least {least}, is {value}"));
+        }
+    };
+    at_least("queue.visibilityTimeoutSeconds", queue.visibility_timeout_seconds, 10);
+    at_least("queue.maxReceiveCount", queue.max_receive_count, 1);
+    at_least("queue.retry.initialSeconds", queue.retry.initial_seconds, 0);
+    at_least("queue.retry.maxSeconds", queue.retry.max_seconds, queue.retry.initial_seconds);
+    at_least("model.batch.maxSize", model.batch.max_size, 1);
+    at_least("model.batch.maxWaitMilliseconds", model.batch.max_wait_milliseconds, 0);
+    if let Some(source) = &model.source {
+        let set = [source.hugging_face.is_some(), source.s3.is_some(), source.persistent_volume_claim.is_some()];
+        if set.iter().filter(|is| **is).count() != 1 {
+            problems.push("model.source: exactly one of huggingFace, s3, persistentVolumeClaim must be set".into());
+        }
+    } else if model.task != Task::Echo {
+        problems.push("model.source: required for this task: one of huggingFace, s3, persistentVolumeClaim".into());
+    }
+    match (region, template) {
+        (Some(queue_region), Some(key_template)) if problems.is_empty() => Ok(Config {
+            queue_region,
+            queue_endpoint: queue.endpoint.clone().or_else(|| url.and_then(|u| u.endpoint)),
+            key_template,
+            prefix: worker.output.prefix_for(&worker.consumer.namespace, &worker.consumer.name),
+            worker,
+        }),
+        _ => Err(ConfigError::Invalid { path: path.into(), problems }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINIMAL: &str = "
+consumer: { namespace: demo, name: sdxl }
+queue: { url: 'http://localstack:4566/000000000000/prompts', region: us-east-1 }
+model: { task: Echo }
+output: { bucket: images }
+";
+
+    fn error(text: &str) -> String {
+        parse(text, Path::new("worker.yaml")).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_minimal_config_has_every_default() {
+        let config = parse(MINIMAL, Path::new("worker.yaml")).unwrap();
+        assert_eq!(config.queue_endpoint.as_deref(), Some("http://localstack:4566"));
+        assert_eq!(config.prefix, "demo/sdxl/");
+        assert_eq!(config.worker.queue.visibility_timeout_seconds, 120);
+        assert_eq!(config.worker.http.port, 8080);
+    }
+
+    #[test]
+    fn every_wrong_value_is_named_with_its_field() {
+        let table = [
+            (MINIMAL.replace(", region: us-east-1", ""), "queue.region: the URL does not tell the region"),
+            (
+                MINIMAL.replace("bucket: images", "bucket: images, keyTemplate: '{job}'"),
+                "output.keyTemplate: unknown field {job}",
+            ),
+            (MINIMAL.replace("task: Echo", "task: TextToImage"), "model.source: required"),
+            (
+                MINIMAL.replace("task: Echo", "task: Echo, batch: { maxSize: 0 }"),
+                "model.batch.maxSize: must be at least 1, is 0",
+            ),
+            (MINIMAL.replace("bucket: images", "bukket: images, bucket: images"), "output.bukket: unknown field"),
+            (MINIMAL.replace("bucket: images", ""), "missing field `bucket`"),
+            (MINIMAL.replace("'http://localstack:4566/000000000000/prompts'", "prompts"), "queue.url: not a URL"),
+            ("- a list".into(), "worker.yaml: "),
+        ];
+        for (text, wanted) in table {
+            let found = error(&text);
+            assert!(found.contains(wanted), "{found:?} does not say {wanted:?}");
+        }
+    }
+
+    #[test]
+    fn all_problems_are_told_at_once() {
+        let text = MINIMAL.replace(", region: us-east-1", "").replace("task: Echo", "task: TextToImage");
+        let found = error(&text);
+        assert!(found.contains("queue.region") && found.contains("model.source"), "{found}");
+    }
+}

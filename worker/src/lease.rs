@@ -1,0 +1,197 @@
+//! Leases: a message that is worked on stays hidden, by heartbeats in batches, earliest deadline first.
+//!
+//! A lease is constant (now + L at each heartbeat), so a worker that dies gives its message back after L, however long
+//! the job. SQS being out of reach is not a loss: work goes on, and the record's conditional put decides. Only SQS's own
+//! word that the handle is no longer good is a loss.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use aws_sdk_sqs::types::{BatchResultErrorEntry, ChangeMessageVisibilityBatchRequestEntry as Entry};
+use rand::Rng;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::message::Message;
+use crate::metrics::Metrics;
+use crate::state::State;
+
+/// Most entries of one SQS batch call.
+const BATCH: usize = 10;
+
+/// All leases of one worker and the task that renews them.
+#[derive(Debug)]
+pub struct Leases {
+    sqs: aws_sdk_sqs::Client,
+    queue_url: String,
+    length: Duration,
+    state: Arc<State>,
+    metrics: Arc<Metrics>,
+    held: Mutex<HashMap<String, Held>>,
+    changed: Notify,
+}
+
+#[derive(Debug, Clone)]
+struct Held {
+    receipt_handle: String,
+    renew_at: Instant,
+    lost: CancellationToken,
+    /// Locked while a heartbeat for it is on its way.
+    beating: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// The right to work on one message. Dropped without `release`, it is no longer renewed either.
+#[derive(Debug)]
+pub struct Lease {
+    leases: Arc<Leases>,
+    message_id: String,
+    lost: CancellationToken,
+}
+
+impl Lease {
+    /// Cancelled when SQS says that the message is somebody else's.
+    pub fn lost(&self) -> &CancellationToken {
+        &self.lost
+    }
+
+    /// Stops the heartbeats, and waits for one that is on its way: after that nothing of ours can change the message.
+    pub async fn release(self) {
+        let entry = self.leases.held().remove(&self.message_id);
+        if let Some(entry) = entry {
+            let _joined = entry.beating.lock().await;
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.leases.held().remove(&self.message_id);
+    }
+}
+
+impl Leases {
+    /// Leases of `length` on the messages of one queue. `run` must be spawned.
+    pub fn new(
+        sqs: aws_sdk_sqs::Client,
+        queue_url: String,
+        length: Duration,
+        state: Arc<State>,
+        metrics: Arc<Metrics>,
+    ) -> Arc<Self> {
+        Arc::new(Self { sqs, queue_url, length, state, metrics, held: Mutex::default(), changed: Notify::new() })
+    }
+
+    fn held(&self) -> MutexGuard<'_, HashMap<String, Held>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Holds a message that was just received, its lease counted from the request.
+    pub fn hold(self: &Arc<Self>, message: &Message) -> Lease {
+        let lost = CancellationToken::new();
+        let entry = Held {
+            receipt_handle: message.receipt_handle.clone(),
+            renew_at: message.polled + self.half(),
+            lost: lost.clone(),
+            beating: Arc::default(),
+        };
+        self.held().insert(message.id.clone(), entry);
+        self.changed.notify_one();
+        Lease { leases: Arc::clone(self), message_id: message.id.clone(), lost }
+    }
+
+    /// Half the lease, less up to a tenth, so that leases taken together spread out.
+    fn half(&self) -> Duration {
+        self.length.mul_f64(0.5 - rand::rng().random_range(0.0..0.05))
+    }
+
+    /// Renews what is due until `stop`. Heartbeats must outlast every job, so stop it last.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        loop {
+            let due = self.due(Instant::now());
+            for batch in due.chunks(BATCH) {
+                self.renew(batch).await;
+            }
+            let next = self.held().values().map(|entry| entry.renew_at).min();
+            let pause = next.map_or(self.length, |at| at.saturating_duration_since(Instant::now()));
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.changed.notified() => {}
+                // leases that are due within moments of each other share a call
+                () = tokio::time::sleep(pause + Duration::from_millis(200)) => {}
+            }
+        }
+    }
+
+    /// What must be renewed now, earliest first.
+    fn due(&self, now: Instant) -> Vec<(String, Held)> {
+        let held = self.held();
+        let mut due: Vec<_> =
+            held.iter().filter(|(_, e)| e.renew_at <= now).map(|(id, e)| (id.clone(), e.clone())).collect();
+        due.sort_by_key(|(_, entry)| entry.renew_at);
+        due
+    }
+
+    async fn renew(&self, batch: &[(String, Held)]) {
+        let mut guards = Vec::with_capacity(batch.len());
+        for (_, entry) in batch {
+            guards.push(entry.beating.clone().lock_owned().await);
+        }
+        // released while we waited: must not be touched any more
+        let live: Vec<_> = {
+            let held = self.held();
+            batch.iter().enumerate().filter(|(_, (id, _))| held.contains_key(id)).collect()
+        };
+        let entries: Vec<Entry> = live.iter().filter_map(|(i, (_, e))| self.entry(*i, &e.receipt_handle)).collect();
+        if entries.is_empty() {
+            return;
+        }
+        let asked = Instant::now();
+        let call = self.sqs.change_message_visibility_batch().queue_url(&self.queue_url).set_entries(Some(entries));
+        let answer = call.send().await;
+        self.metrics.request("ChangeMessageVisibilityBatch", answer.is_ok());
+        let failed: Vec<BatchResultErrorEntry> = match answer {
+            Ok(answer) => answer.failed,
+            Err(error) => {
+                // not a loss: nobody but SQS knows who has the message
+                tracing::warn!(error = crate::aws::explain(&error), "cannot renew {} leases; trying again", live.len());
+                self.postpone(&live, Instant::now() + self.length.mul_f64(0.1).min(Duration::from_secs(5)));
+                return;
+            }
+        };
+        let mut held = self.held();
+        for (index, (id, entry)) in live {
+            let failure = failed.iter().find(|f| f.id == index.to_string());
+            let Some(current) = held.get_mut(id) else { continue };
+            match failure {
+                None => {
+                    current.renew_at = asked + self.half();
+                    self.state.renewed(id, self.length);
+                }
+                Some(failure) if failure.sender_fault => {
+                    tracing::warn!(message_id = id, code = failure.code, "lease lost: its work is given up");
+                    entry.lost.cancel();
+                    held.remove(id);
+                }
+                Some(_) => current.renew_at = Instant::now() + Duration::from_secs(1),
+            }
+        }
+        drop(held);
+        drop(guards);
+    }
+
+    fn entry(&self, index: usize, receipt_handle: &str) -> Option<Entry> {
+        let seconds = i32::try_from(self.length.as_secs()).unwrap_or(i32::MAX);
+        let entry = Entry::builder().id(index.to_string()).receipt_handle(receipt_handle).visibility_timeout(seconds);
+        entry.build().ok()
+    }
+
+    fn postpone(&self, live: &[(usize, &(String, Held))], until: Instant) {
+        let mut held = self.held();
+        for (_, (id, _)) in live {
+            if let Some(entry) = held.get_mut(id) {
+                entry.renew_at = until;
+            }
+        }
+    }
+}

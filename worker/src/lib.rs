@@ -1,0 +1,26 @@
+//! millrace-worker: receives jobs from an SQS queue, infers in batches, puts results into S3, then deletes the messages.
+//!
+//! A job's life reads as the modules: `receive` → `lease` → `job` → `batch` → `model` → `deliver` → `settle`;
+//! `pipeline` is the story that joins them.
+
+pub mod aws;
+pub mod batch;
+pub mod check;
+pub mod config;
+pub mod deliver;
+pub mod engines;
+pub mod http;
+pub mod infer;
+pub mod job;
+pub mod lease;
+pub mod message;
+pub mod metrics;
+pub mod model;
+pub mod pipeline;
+pub mod queue;
+pub mod receive;
+pub mod run;
+pub mod settle;
+pub mod state;
+pub mod telemetry;
+pub mod time;

@@ -1,0 +1,150 @@
+//! The model side of the worker: what an engine is. An engine never sees SQS, a job never sees a device.
+//!
+//! A request is decoded and checked on the async side (`Request::decode`), waits in a batch with others of the same
+//! `batch_key`, and runs on the one OS thread that owns the engine (`Engine::run`).
+
+pub mod echo;
+pub mod fields;
+pub mod source;
+pub mod text_to_image;
+pub mod thread;
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use serde_json::{Map, Value};
+
+/// One input of a job, before its task has looked at it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Input {
+    /// A plain body: the task's main field (a prompt, a text).
+    Text(String),
+    /// The task's input as a JSON object, in the job's own field names.
+    Object(Map<String, Value>),
+}
+
+/// Why an input can never run: which field, and what would be right.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}{message}", field.as_ref().map(|f| format!("{f}: ")).unwrap_or_default())]
+pub struct InvalidInput {
+    /// The field, as the producer wrote it (`steps`, `inputs[2].width`); none where the whole body is at fault.
+    pub field: Option<String>,
+    /// What is wrong and what is accepted.
+    pub message: String,
+}
+
+impl InvalidInput {
+    /// An error of one named field.
+    pub fn field(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { field: Some(field.into()), message: message.into() }
+    }
+
+    /// An error of the body as a whole.
+    pub fn body(message: impl Into<String>) -> Self {
+        Self { field: None, message: message.into() }
+    }
+}
+
+/// One job's input as its task understands it: checked before it waits for the model.
+pub trait Request: Debug + Send + Sync + Sized + 'static {
+    /// Reads `input` over `defaults` (the consumer's `model.parameters`, in the job's own words). `seed` is taken by a
+    /// request that names none; it is derived from the job id, so a repeat computes the same output.
+    fn decode(input: &Input, defaults: &Map<String, Value>, seed: u64) -> Result<Self, InvalidInput>;
+
+    /// Requests share a batch only when their keys are equal (the same size, steps, and so on).
+    fn batch_key(&self) -> u64;
+}
+
+/// One file that a request produced.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Output {
+    /// For `keyTemplate`'s `{extension}`, without the dot: `png`.
+    pub extension: &'static str,
+    /// The S3 object's Content-Type.
+    pub content_type: &'static str,
+    /// The whole content.
+    pub body: Bytes,
+}
+
+/// What a request came to: files, or a JSON value, or both.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Product {
+    /// Files to upload, in order.
+    pub outputs: Vec<Output>,
+    /// A small JSON result, kept in the record itself.
+    pub value: Option<Value>,
+    /// The seed that was used, where the task has one.
+    pub seed: Option<u64>,
+}
+
+/// Why a request that was valid did not give a product.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RunError {
+    /// Found invalid only by the model (a prompt that has too many tokens). Never retried.
+    #[error(transparent)]
+    Invalid(#[from] InvalidInput),
+    /// The model failed on it (NaN, a kernel error). Retried.
+    #[error("{0}")]
+    Model(String),
+    /// The device had no room for the batch.
+    #[error("out of memory: {0}")]
+    OutOfMemory(String),
+    /// Its lease was lost or the worker is stopping.
+    #[error("cancelled")]
+    Cancelled,
+}
+
+/// Told by the async side to an engine that is running; an engine looks at it between steps.
+#[derive(Debug, Clone, Default)]
+pub struct Cancel(Arc<AtomicBool>);
+
+impl Cancel {
+    /// Asks for the request to be given up.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the request is no longer wanted.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A request in a batch.
+#[derive(Debug)]
+pub struct Item<R> {
+    /// The decoded request; shared, so that a batch can be tried again in halves.
+    pub request: Arc<R>,
+    /// Set when this request is no longer wanted.
+    pub cancel: Cancel,
+}
+
+/// A loaded model on its device. Lives on one OS thread and is the only owner of the device's memory.
+pub trait Engine: Send + 'static {
+    /// What it runs.
+    type Request: Request;
+
+    /// Runs one request that stands for real work (smallest size, one step), so that ready means "infers".
+    fn warm_up(&mut self) -> Result<(), RunError>;
+
+    /// Runs a batch of requests with one key. Gives exactly one result per item, in order.
+    fn run(&mut self, batch: &[Item<Self::Request>]) -> Vec<Result<Product, RunError>>;
+
+    /// What was loaded, for the record's `model.revision` (a commit, an ETag digest); none where there is nothing to say.
+    fn revision(&self) -> Option<String> {
+        None
+    }
+}
+
+/// Why a model did not load: a reason in CamelCase for `/state` and conditions, and a message that names the file or
+/// tensor and the fix.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct LoadError {
+    /// `ModelFileMissing`, `ModelCorrupt`, `DeviceUnavailable`, `OutOfMemory`, …
+    pub reason: &'static str,
+    /// Which file, tensor or device, and what would be right.
+    pub message: String,
+}

@@ -1,0 +1,203 @@
+//! Which of a source's files a worker loads. A published repository holds the same weights in several formats and
+//! precisions, tens of gigabytes of them; a diffusers folder needs one of each.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::store::RemoteFile;
+
+/// Why a listing has nothing to load.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum PickError {
+    /// Nothing in it is of a format that is loaded.
+    #[error(
+        "none of its {0} files is a .safetensors file of a diffusers folder; other formats (.bin, .ckpt, .onnx) are not read"
+    )]
+    NoWeights(usize),
+    /// A folder has its weights in other variants only.
+    #[error("{folder} holds only the variant {}: set variant in model.source to {}", variants.join(", "), variants.join(" or "))]
+    OnlyVariants {
+        /// The folder within the model.
+        folder: String,
+        /// What it has.
+        variants: Vec<String>,
+    },
+}
+
+/// Chooses from `files`: configuration and vocabulary (.json, .txt), and in every folder the .safetensors files of
+/// `variant` where it has some, else those of none. Beside a `model_index.json` lie single-file copies of the whole
+/// pipeline; they are left out.
+pub(super) fn pick(files: Vec<RemoteFile>, variant: Option<&str>) -> Result<Vec<RemoteFile>, PickError> {
+    let listed = files.len();
+    let is_pipeline = files.iter().any(|file| file.path == "model_index.json");
+    let mut chosen = Vec::new();
+    let mut weights: BTreeMap<String, Vec<RemoteFile>> = BTreeMap::new();
+    for file in files {
+        let (folder, name) = file.path.rsplit_once('/').unwrap_or(("", &file.path));
+        let extension = name.rsplit_once('.').map_or("", |(_, extension)| extension);
+        match extension {
+            "json" | "txt" => chosen.push(file),
+            "safetensors" if !(is_pipeline && folder.is_empty()) => {
+                weights.entry(folder.to_owned()).or_default().push(file);
+            }
+            _ => {}
+        }
+    }
+    if weights.is_empty() {
+        return Err(PickError::NoWeights(listed));
+    }
+    for (folder, files) in weights {
+        let present: BTreeSet<Option<&str>> = files.iter().map(|file| variant_of(&file.path)).collect();
+        let wanted = variant.filter(|v| present.contains(&Some(v)));
+        if !present.contains(&wanted) {
+            let variants = present.into_iter().flatten().map(str::to_owned).collect();
+            return Err(PickError::OnlyVariants { folder, variants });
+        }
+        chosen.extend(files.into_iter().filter(|file| variant_of(&file.path) == wanted));
+    }
+    chosen.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(chosen)
+}
+
+/// The variant in a weight file's name: `fp16` of `model.fp16.safetensors`, also where the file is one of several
+/// (`model.fp16-00001-of-00002.safetensors`, formerly `model-00001-of-00002.fp16.safetensors`). A version is none:
+/// `sd_xl_turbo_1.0.safetensors`.
+fn variant_of(path: &str) -> Option<&str> {
+    let name = path.rsplit_once('/').map_or(path, |(_, name)| name);
+    let (_, infix) = name.strip_suffix(".safetensors")?.rsplit_once('.')?;
+    let variant = without_shard(infix);
+    variant.starts_with(|c: char| c.is_ascii_alphabetic()).then_some(variant)
+}
+
+/// `fp16` of `fp16-00001-of-00002`.
+fn without_shard(infix: &str) -> &str {
+    let is_number = |part: &str| part.len() == 5 && part.bytes().all(|b| b.is_ascii_digit());
+    match infix.rsplitn(4, '-').collect::<Vec<_>>()[..] {
+        [count, "of", index, stem] if is_number(count) && is_number(index) => stem,
+        _ => infix,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What lies in stabilityai/sdxl-turbo and its like.
+    const PUBLISHED: &[&str] = &[
+        ".gitattributes",
+        "LICENSE.md",
+        "README.md",
+        "model_index.json",
+        "output_tile.jpg",
+        "scheduler/scheduler_config.json",
+        "sd_xl_turbo_1.0.safetensors",
+        "sd_xl_turbo_1.0_fp16.safetensors",
+        "text_encoder/config.json",
+        "text_encoder/flax_model.msgpack",
+        "text_encoder/model.fp16.safetensors",
+        "text_encoder/model.onnx",
+        "text_encoder/model.safetensors",
+        "text_encoder/openvino_model.bin",
+        "tokenizer/merges.txt",
+        "tokenizer/vocab.json",
+        "unet/diffusion_pytorch_model.bin",
+        "unet/diffusion_pytorch_model.fp16.safetensors",
+        "unet/diffusion_pytorch_model.non_ema.safetensors",
+        "unet/diffusion_pytorch_model.safetensors",
+        "vae/diffusion_pytorch_model.safetensors",
+    ];
+
+    fn files(paths: &[&str]) -> Vec<RemoteFile> {
+        paths.iter().map(|path| RemoteFile { path: (*path).into(), size: 1, etag: "e".into() }).collect()
+    }
+
+    fn picked(paths: &[&str], variant: Option<&str>) -> Result<Vec<String>, PickError> {
+        Ok(pick(files(paths), variant)?.into_iter().map(|file| file.path).collect())
+    }
+
+    const CONFIGURATION: [&str; 5] = [
+        "model_index.json",
+        "scheduler/scheduler_config.json",
+        "text_encoder/config.json",
+        "tokenizer/merges.txt",
+        "tokenizer/vocab.json",
+    ];
+
+    #[test]
+    fn one_set_of_weights_per_folder() {
+        let cases: [(Option<&str>, [&str; 3]); 4] = [
+            (
+                None,
+                [
+                    "text_encoder/model.safetensors",
+                    "unet/diffusion_pytorch_model.safetensors",
+                    "vae/diffusion_pytorch_model.safetensors",
+                ],
+            ),
+            (
+                Some("fp16"),
+                [
+                    "text_encoder/model.fp16.safetensors",
+                    "unet/diffusion_pytorch_model.fp16.safetensors",
+                    "vae/diffusion_pytorch_model.safetensors", // has no fp16
+                ],
+            ),
+            (
+                Some("non_ema"),
+                [
+                    "text_encoder/model.safetensors",
+                    "unet/diffusion_pytorch_model.non_ema.safetensors",
+                    "vae/diffusion_pytorch_model.safetensors",
+                ],
+            ),
+            (
+                Some("int8"), // nowhere
+                [
+                    "text_encoder/model.safetensors",
+                    "unet/diffusion_pytorch_model.safetensors",
+                    "vae/diffusion_pytorch_model.safetensors",
+                ],
+            ),
+        ];
+        for (variant, weights) in cases {
+            let mut expected: Vec<&str> = CONFIGURATION.into_iter().chain(weights).collect();
+            expected.sort_unstable();
+            assert_eq!(picked(PUBLISHED, variant).unwrap(), expected, "{variant:?}");
+        }
+    }
+
+    #[test]
+    fn a_folder_of_variants_only_says_which() {
+        let paths = ["unet/model.fp16.safetensors", "unet/model.bf16.safetensors", "vae/model.safetensors"];
+        let error = picked(&paths, None).unwrap_err();
+        assert_eq!(
+            error,
+            PickError::OnlyVariants { folder: "unet".into(), variants: vec!["bf16".into(), "fp16".into()] }
+        );
+        assert!(error.to_string().contains("set variant in model.source to bf16 or fp16"), "{error}");
+        assert_eq!(picked(&paths, Some("bf16")).unwrap(), ["unet/model.bf16.safetensors", "vae/model.safetensors"]);
+    }
+
+    #[test]
+    fn without_weights_there_is_no_model() {
+        assert_eq!(picked(&["a.json", "model.bin", "unet/model.ckpt"], None), Err(PickError::NoWeights(3)));
+        // beside model_index.json a single file is a copy, not a component
+        assert_eq!(picked(&["model_index.json", "sdxl.safetensors"], None), Err(PickError::NoWeights(2)));
+        assert_eq!(picked(&["config.json", "model.safetensors"], None).unwrap(), ["config.json", "model.safetensors"]);
+    }
+
+    #[test]
+    fn variants_are_read_from_names() {
+        for (name, variant) in [
+            ("unet/model.safetensors", None),
+            ("model.fp16.safetensors", Some("fp16")),
+            ("model-00001-of-00002.safetensors", None),
+            ("unet/model.fp16-00001-of-00002.safetensors", Some("fp16")),
+            ("model-00001-of-00002.fp16.safetensors", Some("fp16")),
+            ("model.non-ema.safetensors", Some("non-ema")),
+            ("sd_xl_turbo_1.0.safetensors", None),
+            ("v1.5/model.safetensors", None),
+        ] {
+            assert_eq!(variant_of(name), variant, "{name}");
+        }
+    }
+}

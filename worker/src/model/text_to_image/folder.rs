@@ -1,0 +1,144 @@
+//! A model folder in the layout that diffusers publishes: where each file is, and what to say when it is not.
+
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::weights::Weights;
+use crate::model::LoadError;
+
+/// A model folder, and which variant of its weights is wanted.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Folder<'a> {
+    root: &'a Path,
+    variant: Option<&'a str>,
+}
+
+impl<'a> Folder<'a> {
+    pub(super) fn open(root: &'a Path, variant: Option<&'a str>) -> Result<Self, LoadError> {
+        if !root.is_dir() {
+            let message = format!("the model folder {} does not exist or is not a folder", root.display());
+            return Err(LoadError { reason: "ModelFileMissing", message });
+        }
+        Ok(Self { root, variant })
+    }
+
+    pub(super) fn path(&self, file: &str) -> PathBuf {
+        self.root.join(file)
+    }
+
+    pub(super) fn has(&self, file: &str) -> bool {
+        self.path(file).is_file()
+    }
+
+    /// Reads a JSON file. `file` is relative to the folder, as messages name it.
+    pub(super) fn json<T: DeserializeOwned>(&self, file: &str) -> Result<T, LoadError> {
+        let content = std::fs::read(self.path(file)).map_err(|error| unreadable(file, &error))?;
+        serde_json::from_slice(&content).map_err(|error| corrupt(file, &error.to_string()))
+    }
+
+    /// Reads a component's settings, refusing those that would change the computation in a way not built here.
+    /// `fixed` lists the only supported values of a setting; one that is absent has diffusers' default, which is among
+    /// them.
+    pub(super) fn config<T: DeserializeOwned>(&self, file: &str, fixed: &[(&str, &[Value])]) -> Result<T, LoadError> {
+        let raw: Value = self.json(file)?;
+        for (name, supported) in fixed {
+            match raw.get(name) {
+                Some(value) if !supported.contains(value) => {
+                    let supported: Vec<_> = supported.iter().map(ToString::to_string).collect();
+                    let only = supported.join(" or ");
+                    return Err(unsupported(file, &format!("{name} is {value}; only {only} is supported")));
+                }
+                _ => {}
+            }
+        }
+        serde_json::from_value(raw).map_err(|error| corrupt(file, &error.to_string()))
+    }
+
+    /// Opens a component's weights: one file or shards, of the wanted variant where there is one.
+    pub(super) fn weights(&self, component: &str, stem: &str) -> Result<Weights, LoadError> {
+        let variants = match self.variant {
+            Some(variant) => vec![Some(variant.to_owned()), None],
+            None => std::iter::once(None).chain(self.only_variant(component, stem).map(Some)).collect(),
+        };
+        for variant in variants {
+            let dot = variant.map(|v| format!(".{v}")).unwrap_or_default();
+            let single = format!("{component}/{stem}{dot}.safetensors");
+            if self.has(&single) {
+                return Weights::open(&single, self.root, std::slice::from_ref(&single));
+            }
+            // Both places of the variant in the index's name are found in published repositories.
+            for index in [format!("{stem}{dot}.safetensors.index.json"), format!("{stem}.safetensors.index{dot}.json")]
+            {
+                let index = format!("{component}/{index}");
+                if self.has(&index) {
+                    return Weights::open(&index, self.root, &self.shards(component, &index)?);
+                }
+            }
+        }
+        Err(self.no_weights(component, stem))
+    }
+
+    fn shards(&self, component: &str, index: &str) -> Result<Vec<String>, LoadError> {
+        #[derive(serde::Deserialize)]
+        struct Index {
+            weight_map: std::collections::BTreeMap<String, String>,
+        }
+        let Index { weight_map } = self.json(index)?;
+        let mut shards: Vec<_> = weight_map.into_values().collect();
+        shards.sort();
+        shards.dedup();
+        match shards.iter().find(|shard| Path::new(shard).components().count() != 1 || shard.contains("..")) {
+            Some(shard) => Err(corrupt(index, &format!("weight_map names {shard:?}, which is not a plain file name"))),
+            None => Ok(shards.into_iter().map(|shard| format!("{component}/{shard}")).collect()),
+        }
+    }
+
+    /// The variant of a folder that holds no other: a bucket often has nothing but the fp16 files.
+    fn only_variant(&self, component: &str, stem: &str) -> Option<String> {
+        let mut found = self.safetensors(component).into_iter().filter_map(|name| {
+            let variant = name.strip_prefix(stem)?.strip_prefix('.')?.strip_suffix(".safetensors")?;
+            (!variant.contains('.')).then(|| variant.to_owned())
+        });
+        let first = found.next()?;
+        found.next().is_none().then_some(first)
+    }
+
+    fn safetensors(&self, component: &str) -> Vec<String> {
+        let entries = std::fs::read_dir(self.path(component)).into_iter().flatten().flatten();
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        let mut names: Vec<_> = names.filter(|name| name.ends_with(".safetensors")).collect();
+        names.sort();
+        names
+    }
+
+    fn no_weights(&self, component: &str, stem: &str) -> LoadError {
+        let file = format!("{component}/{stem}.safetensors");
+        let found = self.safetensors(component);
+        let hint = match found.as_slice() {
+            [] => "the model must be published as safetensors, in the layout of diffusers".to_owned(),
+            found => format!("found {}; name the variant in model.source", found.join(", ")),
+        };
+        LoadError { reason: "ModelFileMissing", message: format!("{file} is missing ({hint})") }
+    }
+}
+
+/// A file that is not there, or cannot be read.
+pub(super) fn unreadable(file: &str, error: &std::io::Error) -> LoadError {
+    if error.kind() == std::io::ErrorKind::NotFound {
+        let message = format!("{file} is missing from the model folder");
+        return LoadError { reason: "ModelFileMissing", message };
+    }
+    LoadError { reason: "ModelUnreadable", message: format!("{file} cannot be read: {error}") }
+}
+
+/// A file that does not hold what it should.
+pub(super) fn corrupt(file: &str, what: &str) -> LoadError {
+    LoadError { reason: "ModelCorrupt", message: format!("{file}: {what}; upload or download the model again") }
+}
+
+/// A file that is right, of a model that is not built here.
+pub(super) fn unsupported(file: &str, what: &str) -> LoadError {
+    LoadError { reason: "ModelUnsupported", message: format!("{file}: {what}") }
+}

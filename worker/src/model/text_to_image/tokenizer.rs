@@ -1,0 +1,152 @@
+//! CLIP's byte-pair tokenizer: from `tokenizer.json`, or from `vocab.json` and `merges.txt` as most SDXL repositories
+//! have it.
+
+use serde::Deserialize;
+use tokenizers::models::bpe::BPE;
+use tokenizers::normalizers::{Lowercase, NFC, Replace, Sequence, replace::ReplacePattern};
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::pre_tokenizers::sequence::Sequence as PreSequence;
+use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
+use tokenizers::{SplitDelimiterBehavior, Tokenizer as Inner};
+
+use super::folder::{Folder, corrupt, unreadable};
+use crate::model::LoadError;
+
+/// How CLIP cuts a text into words before it looks for byte pairs.
+const WORDS: &str = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
+
+/// A text as an encoder reads it: always of the encoder's full length.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Tokens {
+    pub(super) ids: Vec<u32>,
+    /// Where the text's end token is.
+    pub(super) end: usize,
+}
+
+/// Why a text has no tokens.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum TokenizeError {
+    #[error("has {found} tokens where the model reads at most {most}; shorten it")]
+    TooLong { found: usize, most: usize },
+    #[error("cannot be tokenized: {0}")]
+    Failed(String),
+}
+
+#[derive(Debug)]
+pub(super) struct Tokenizer {
+    inner: Inner,
+    begin: u32,
+    end: u32,
+    pad: u32,
+    length: usize,
+}
+
+/// The part of `tokenizer_config.json` and `special_tokens_map.json` that matters here.
+#[derive(Debug, Default, Deserialize)]
+struct Settings {
+    bos_token: Option<Special>,
+    eos_token: Option<Special>,
+    pad_token: Option<Special>,
+    /// A float in some repositories, where it stands for "no limit".
+    model_max_length: Option<f64>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Special {
+    Plain(String),
+    Added { content: String },
+}
+
+impl Special {
+    fn text(self) -> String {
+        match self {
+            Self::Plain(text) | Self::Added { content: text } => text,
+        }
+    }
+}
+
+impl Tokenizer {
+    /// Loads a tokenizer for an encoder that reads `positions` tokens out of `vocabulary`.
+    pub(super) fn load(
+        folder: &Folder,
+        component: &str,
+        positions: usize,
+        vocabulary: usize,
+    ) -> Result<Self, LoadError> {
+        let file = format!("{component}/tokenizer.json");
+        let (file, inner) = if folder.has(&file) {
+            let inner = Inner::from_file(folder.path(&file)).map_err(|error| corrupt(&file, &error.to_string()))?;
+            (file, inner)
+        } else {
+            (format!("{component}/vocab.json"), from_vocabulary(folder, component)?)
+        };
+        let settings: Settings = folder.json(&format!("{component}/tokenizer_config.json"))?;
+        let map = format!("{component}/special_tokens_map.json");
+        let more: Settings = if folder.has(&map) { folder.json(&map)? } else { Settings::default() };
+
+        let id = |text: &str| match inner.token_to_id(text) {
+            Some(id) if (id as usize) < vocabulary => Ok(id),
+            Some(id) => {
+                Err(corrupt(&file, &format!("token {text} is number {id} of an encoder that knows {vocabulary}")))
+            }
+            None => Err(corrupt(&file, &format!("it has no token {text}"))),
+        };
+        let named = |one: Option<Special>, other: Option<Special>| one.or(other).map(Special::text);
+        let begin = named(settings.bos_token, more.bos_token).unwrap_or_else(|| "<|startoftext|>".into());
+        let end = named(settings.eos_token, more.eos_token).unwrap_or_else(|| "<|endoftext|>".into());
+        let pad = named(settings.pad_token, more.pad_token).unwrap_or_else(|| end.clone());
+        let limit = settings.model_max_length.or(more.model_max_length).map_or(positions, |limit| limit as usize);
+        let length = limit.min(positions);
+        if length < 3 {
+            return Err(corrupt(&format!("{component}/tokenizer_config.json"), "model_max_length is below 3"));
+        }
+        Ok(Self { begin: id(&begin)?, end: id(&end)?, pad: id(&pad)?, length, inner })
+    }
+
+    /// How many tokens the encoder reads.
+    pub(super) fn length(&self) -> usize {
+        self.length
+    }
+
+    /// The tokens of a text between its begin and end tokens, filled up to the full length. A text that is too long is
+    /// an error: cut in silence, it would give a picture of something else.
+    pub(super) fn encode(&self, text: &str) -> Result<Tokens, TokenizeError> {
+        let encoding = self.inner.encode_fast(text, false).map_err(|error| TokenizeError::Failed(error.to_string()))?;
+        let words = encoding.get_ids();
+        let found = words.len() + 2;
+        if found > self.length {
+            return Err(TokenizeError::TooLong { found, most: self.length });
+        }
+        let mut ids = Vec::with_capacity(self.length);
+        ids.push(self.begin);
+        ids.extend(words);
+        ids.push(self.end);
+        ids.resize(self.length, self.pad);
+        Ok(Tokens { ids, end: found - 1 })
+    }
+}
+
+/// CLIP's tokenizer around a published vocabulary, as transformers converts it.
+fn from_vocabulary(folder: &Folder, component: &str) -> Result<Inner, LoadError> {
+    let vocabulary = format!("{component}/vocab.json");
+    let merges = format!("{component}/merges.txt");
+    for file in [&vocabulary, &merges] {
+        std::fs::metadata(folder.path(file)).map_err(|error| unreadable(file, &error))?;
+    }
+    let wrong = |error: tokenizers::Error| corrupt(&vocabulary, &format!("with merges.txt: {error}"));
+    let bpe = BPE::from_file(&folder.path(&vocabulary).to_string_lossy(), &folder.path(&merges).to_string_lossy())
+        .end_of_word_suffix("</w>".into())
+        .unk_token("<|endoftext|>".into())
+        .build()
+        .map_err(wrong)?;
+    let spaces = Replace::new(ReplacePattern::Regex(r"\s+".into()), " ").map_err(wrong)?;
+    let words = SplitPattern::Regex(WORDS.into());
+    let words = Split::new(words, SplitDelimiterBehavior::Removed, true).map_err(wrong)?;
+    let mut inner = Inner::new(bpe);
+    inner
+        .with_normalizer(Some(Sequence::new(vec![NFC.into(), spaces.into(), Lowercase.into()])))
+        .map_err(wrong)?
+        .with_pre_tokenizer(Some(PreSequence::new(vec![words.into(), ByteLevel::new(false, true, false).into()])));
+    Ok(inner)
+}

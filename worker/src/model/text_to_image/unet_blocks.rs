@@ -1,0 +1,171 @@
+//! The parts that the UNet is made of. Residual blocks are candle's; the transformer is not: diffusers' feed-forward
+//! has the exact GELU and its norms take their groups from the config.
+
+use candle_core::{D, Module, Result, Tensor};
+use candle_nn::{
+    Conv2d, Conv2dConfig, GroupNorm, LayerNorm, Linear, VarBuilder, conv2d, group_norm, layer_norm, linear,
+    linear_no_bias,
+};
+use candle_transformers::models::stable_diffusion::resnet::{ResnetBlock2D, ResnetBlock2DConfig};
+
+use super::attention::attention;
+
+/// What all blocks of one UNet have in common.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shared {
+    pub(super) time_channels: usize,
+    pub(super) context_channels: usize,
+    pub(super) groups: usize,
+    pub(super) epsilon: f64,
+}
+
+/// The transformer of a block that has one.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Attends {
+    pub(super) heads: usize,
+    pub(super) layers: usize,
+}
+
+/// A residual block, and the transformer that follows it where the block type has one.
+#[derive(Debug)]
+pub(super) struct Unit {
+    resnet: ResnetBlock2D,
+    transformer: Option<Transformer>,
+}
+
+impl Unit {
+    /// Unit `index` of the block at `vb`.
+    pub(super) fn new(
+        vb: &VarBuilder,
+        index: usize,
+        (input, output): (usize, usize),
+        attends: Option<Attends>,
+        shared: Shared,
+    ) -> Result<Self> {
+        let transformer =
+            attends.map(|attends| Transformer::new(&vb.pp("attentions").pp(index), output, attends, shared));
+        let resnet = resnet(vb.pp("resnets").pp(index), input, output, shared)?;
+        Ok(Self { resnet, transformer: transformer.transpose()? })
+    }
+
+    pub(super) fn forward(&self, x: &Tensor, time: &Tensor, context: &Tensor) -> Result<Tensor> {
+        let x = self.resnet.forward(x, Some(time))?;
+        match &self.transformer {
+            Some(transformer) => transformer.forward(&x, context),
+            None => Ok(x),
+        }
+    }
+}
+
+pub(super) fn resnet(vb: VarBuilder, input: usize, output: usize, shared: Shared) -> Result<ResnetBlock2D> {
+    let config = ResnetBlock2DConfig {
+        out_channels: Some(output),
+        temb_channels: Some(shared.time_channels),
+        groups: shared.groups,
+        eps: shared.epsilon,
+        ..ResnetBlock2DConfig::default()
+    };
+    ResnetBlock2D::new(vb, input, config)
+}
+
+/// A convolution of 3 × 3 that keeps the size, or halves it with a stride of 2.
+pub(super) fn conv3(vb: VarBuilder, input: usize, output: usize, stride: usize) -> Result<Conv2d> {
+    conv2d(input, output, 3, Conv2dConfig { padding: 1, stride, ..Conv2dConfig::default() }, vb)
+}
+
+/// diffusers' `Transformer2DModel` with linear projections.
+#[derive(Debug)]
+pub(super) struct Transformer {
+    norm: GroupNorm,
+    project_in: Linear,
+    layers: Vec<Layer>,
+    project_out: Linear,
+}
+
+impl Transformer {
+    pub(super) fn new(vb: &VarBuilder, channels: usize, attends: Attends, shared: Shared) -> Result<Self> {
+        let blocks = vb.pp("transformer_blocks");
+        let layer = |i| Layer::new(&blocks.pp(i), channels, attends.heads, shared.context_channels);
+        Ok(Self {
+            norm: group_norm(shared.groups, channels, 1e-6, vb.pp("norm"))?,
+            project_in: linear(channels, channels, vb.pp("proj_in"))?,
+            layers: (0..attends.layers).map(layer).collect::<Result<_>>()?,
+            project_out: linear(channels, channels, vb.pp("proj_out"))?,
+        })
+    }
+
+    pub(super) fn forward(&self, x: &Tensor, context: &Tensor) -> Result<Tensor> {
+        let (batch, channels, height, width) = x.dims4()?;
+        let tokens = self.norm.forward(x)?.permute((0, 2, 3, 1))?.reshape((batch, height * width, channels))?;
+        let mut tokens = self.project_in.forward(&tokens)?;
+        for layer in &self.layers {
+            tokens = layer.forward(&tokens, context)?;
+        }
+        let tokens = self.project_out.forward(&tokens)?;
+        tokens.reshape((batch, height, width, channels))?.permute((0, 3, 1, 2))?.contiguous()? + x
+    }
+}
+
+/// Attention among the latents, attention to the text, and a gated feed-forward.
+#[derive(Debug)]
+struct Layer {
+    norm1: LayerNorm,
+    to_self: Attention,
+    norm2: LayerNorm,
+    to_text: Attention,
+    norm3: LayerNorm,
+    gate: Linear,
+    out: Linear,
+}
+
+impl Layer {
+    fn new(vb: &VarBuilder, channels: usize, heads: usize, context: usize) -> Result<Self> {
+        let norm = |name: &str| layer_norm(channels, 1e-5, vb.pp(name));
+        let feed = vb.pp("ff").pp("net");
+        Ok(Self {
+            norm1: norm("norm1")?,
+            to_self: Attention::new(&vb.pp("attn1"), channels, channels, heads)?,
+            norm2: norm("norm2")?,
+            to_text: Attention::new(&vb.pp("attn2"), channels, context, heads)?,
+            norm3: norm("norm3")?,
+            gate: linear(channels, channels * 8, feed.pp("0").pp("proj"))?,
+            out: linear(channels * 4, channels, feed.pp("2"))?,
+        })
+    }
+
+    fn forward(&self, x: &Tensor, context: &Tensor) -> Result<Tensor> {
+        let normed = self.norm1.forward(x)?;
+        let x = (x + self.to_self.forward(&normed, &normed)?)?;
+        let x = (&x + self.to_text.forward(&self.norm2.forward(&x)?, context)?)?;
+        let wide = self.gate.forward(&self.norm3.forward(&x)?)?;
+        let half = wide.dim(D::Minus1)? / 2;
+        let (values, gate) = (wide.narrow(D::Minus1, 0, half)?, wide.narrow(D::Minus1, half, half)?);
+        &x + self.out.forward(&(values * gate.gelu_erf()?)?)?
+    }
+}
+
+#[derive(Debug)]
+struct Attention {
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    out: Linear,
+    heads: usize,
+}
+
+impl Attention {
+    fn new(vb: &VarBuilder, channels: usize, context: usize, heads: usize) -> Result<Self> {
+        Ok(Self {
+            query: linear_no_bias(channels, channels, vb.pp("to_q"))?,
+            key: linear_no_bias(context, channels, vb.pp("to_k"))?,
+            value: linear_no_bias(context, channels, vb.pp("to_v"))?,
+            out: linear(channels, channels, vb.pp("to_out").pp("0"))?,
+            heads,
+        })
+    }
+
+    fn forward(&self, x: &Tensor, context: &Tensor) -> Result<Tensor> {
+        let (query, key, value) = (self.query.forward(x)?, self.key.forward(context)?, self.value.forward(context)?);
+        self.out.forward(&attention(&query, &key, &value, self.heads, None)?)
+    }
+}

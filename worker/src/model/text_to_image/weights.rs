@@ -1,0 +1,138 @@
+//! Reads safetensors tensor by tensor straight from the file, so loading needs the memory of one tensor beside the
+//! model, whatever the file's size. No memory mapping: that would be `unsafe`, and a file on a network volume that
+//! changes under a mapping kills the process.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use candle_core::{DType, Device, Error, Result as CandleResult, Shape, Tensor};
+use candle_nn::var_builder::SimpleBackend;
+use candle_nn::{Init, VarBuilder};
+use safetensors::tensor::{Metadata, TensorInfo};
+
+use super::folder::{corrupt, unreadable};
+use crate::model::LoadError;
+
+/// A longer header is no header; the format's own limit.
+const MAX_HEADER: u64 = 100_000_000;
+
+/// The open weight files of one component.
+#[derive(Debug)]
+pub(super) struct Weights {
+    label: String,
+    shards: Vec<Shard>,
+    /// Which shard has a tensor, and where.
+    tensors: HashMap<String, (usize, TensorInfo)>,
+}
+
+#[derive(Debug)]
+struct Shard {
+    file: File,
+    /// Where the header ends and the tensors begin.
+    start: u64,
+}
+
+impl Weights {
+    /// Opens `files` (relative to `root`) and reads their headers. `label` is the file that messages name.
+    pub(super) fn open(label: &str, root: &Path, files: &[String]) -> Result<Self, LoadError> {
+        let mut weights = Self { label: label.to_owned(), shards: Vec::new(), tensors: HashMap::new() };
+        for (number, name) in files.iter().enumerate() {
+            let file = File::open(root.join(name)).map_err(|error| unreadable(name, &error))?;
+            let (start, metadata) = read_header(name, &file)?;
+            let infos = metadata.tensors().into_iter().map(|(tensor, info)| (tensor, (number, info.clone())));
+            weights.tensors.extend(infos);
+            weights.shards.push(Shard { file, start });
+        }
+        Ok(weights)
+    }
+
+    /// Builds a component from these weights; they are closed after it.
+    pub(super) fn build<M>(
+        self,
+        dtype: DType,
+        device: &Device,
+        make: impl FnOnce(VarBuilder) -> CandleResult<M>,
+    ) -> Result<M, LoadError> {
+        let label = self.label.clone();
+        make(VarBuilder::from_backend(Box::new(self), dtype, device.clone())).map_err(|error| explain(&label, &error))
+    }
+}
+
+fn read_header(name: &str, mut file: &File) -> Result<(u64, Metadata), LoadError> {
+    let length = file.metadata().map_err(|error| unreadable(name, &error))?.len();
+    let cut = |needs: u64| corrupt(name, &format!("the file is cut short: it has {length} of {needs} bytes"));
+    let mut size = [0; 8];
+    file.read_exact(&mut size).map_err(|_| cut(8))?;
+    let size = u64::from_le_bytes(size);
+    if size > MAX_HEADER {
+        return Err(corrupt(name, "not a safetensors file"));
+    }
+    let mut header = vec![0; size as usize];
+    file.read_exact(&mut header).map_err(|_| cut(8 + size))?;
+    let metadata: Metadata =
+        serde_json::from_slice(&header).map_err(|error| corrupt(name, &format!("its header is wrong: {error}")))?;
+    let needs = 8 + size + metadata.data_len() as u64;
+    match length {
+        length if length < needs => Err(cut(needs)),
+        length if length > needs => {
+            Err(corrupt(name, &format!("the file has {length} bytes where its header says {needs}")))
+        }
+        _ => Ok((8 + size, metadata)),
+    }
+}
+
+impl SimpleBackend for Weights {
+    fn get(&self, expected: Shape, name: &str, _: Init, dtype: DType, device: &Device) -> CandleResult<Tensor> {
+        if let Some((_, info)) = self.tensors.get(name)
+            && info.shape != expected.dims()
+        {
+            return Err(Error::UnexpectedShape { msg: name.to_owned(), expected, got: info.shape.clone().into() });
+        }
+        self.get_unchecked(name, dtype, device)
+    }
+
+    fn get_unchecked(&self, name: &str, dtype: DType, device: &Device) -> CandleResult<Tensor> {
+        let missing = || Error::CannotFindTensor { path: name.to_owned() };
+        let (number, info) = self.tensors.get(name).ok_or_else(missing)?;
+        let shard = self.shards.get(*number).ok_or_else(missing)?;
+        let (from, to) = info.data_offsets;
+        let mut data = vec![0; to - from];
+        shard.file.read_exact_at(&mut data, shard.start + from as u64)?;
+        Tensor::from_raw_buffer(&data, info.dtype.try_into()?, &info.shape, device)?.to_dtype(dtype)
+    }
+
+    fn contains_tensor(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+}
+
+/// Says what a failure to build a component means for who looks after the model.
+fn explain(file: &str, error: &Error) -> LoadError {
+    match error {
+        Error::Context { inner, .. } | Error::WithPath { inner, .. } | Error::WithBacktrace { inner, .. } => {
+            explain(file, inner)
+        }
+        Error::CannotFindTensor { path } => corrupt(file, &format!("it has no tensor {path}")),
+        Error::UnexpectedShape { msg, expected, got } => corrupt(
+            file,
+            &format!("tensor {msg} has shape {:?} where config.json asks for {:?}", got.dims(), expected.dims()),
+        ),
+        Error::Io(error) => unreadable(file, error),
+        other if is_out_of_memory(other) => LoadError {
+            reason: "OutOfMemory",
+            message: format!(
+                "no memory left on the device while loading {file}; use a larger GPU or model.precision: F16 ({other})"
+            ),
+        },
+        other => corrupt(file, &other.to_string()),
+    }
+}
+
+/// CUDA reports a full device only in words.
+pub(super) fn is_out_of_memory(error: &Error) -> bool {
+    let text = error.to_string().to_lowercase();
+    ["out of memory", "out_of_memory", "alloc_failed"].iter().any(|words| text.contains(words))
+}

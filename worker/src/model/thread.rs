@@ -1,0 +1,212 @@
+//! The one OS thread that owns an engine. Loading, warming up and every batch happen there.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Engine, Item, LoadError, Product, Request, RunError};
+use crate::metrics::{Device, Metrics};
+
+/// A batch's results in order, and how long the engine had it.
+pub type Ran = (Vec<Result<Product, RunError>>, Duration);
+
+/// Hands batches to the thread that owns the engine. When every clone is dropped, the thread ends.
+#[derive(Debug)]
+pub struct EngineThread<R> {
+    calls: mpsc::Sender<Call<R>>,
+    revision: Option<String>,
+}
+
+impl<R> Clone for EngineThread<R> {
+    fn clone(&self) -> Self {
+        Self { calls: self.calls.clone(), revision: self.revision.clone() }
+    }
+}
+
+#[derive(Debug)]
+struct Call<R> {
+    batch: Vec<Item<R>>,
+    answer: oneshot::Sender<Ran>,
+}
+
+impl<R: Request> EngineThread<R> {
+    /// Starts the thread, loads the engine on it and has it infer once; returns when that is done.
+    pub async fn start<E: Engine<Request = R>>(
+        load: impl FnOnce() -> Result<E, LoadError> + Send + 'static,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, LoadError> {
+        let (calls, receiver) = mpsc::channel(1);
+        let (loaded, answer) = oneshot::channel();
+        let own = move || {
+            let began = Instant::now();
+            let ready = load_and_warm(load);
+            metrics.device(Device::Starting, began.elapsed().as_secs_f64());
+            match ready {
+                Ok(engine) => {
+                    // if nobody waits any more, `calls` is dropped too and the loop below ends at once
+                    drop(loaded.send(Ok(engine.revision())));
+                    serve(engine, receiver, &metrics);
+                }
+                Err(error) => drop(loaded.send(Err(error))),
+            }
+        };
+        let spawned = thread::Builder::new().name("engine".into()).spawn(own);
+        spawned.map_err(|e| LoadError { reason: "ThreadFailed", message: format!("cannot start a thread: {e}") })?;
+        let died = || LoadError { reason: "ModelCrashed", message: "the model's thread ended while it loaded".into() };
+        let revision = answer.await.map_err(|_| died())??;
+        Ok(Self { calls, revision })
+    }
+
+    /// The same engine, under the revision that its source gave it, which is exacter than what the engine can tell.
+    #[must_use]
+    pub fn with_revision(self, revision: Option<String>) -> Self {
+        Self { revision: revision.or(self.revision), ..self }
+    }
+
+    /// What was loaded, for records.
+    pub fn revision(&self) -> Option<&str> {
+        self.revision.as_deref()
+    }
+
+    /// Runs a batch of requests with one key; waits for its turn.
+    pub async fn run(&self, batch: Vec<Item<R>>) -> Ran {
+        let size = batch.len();
+        let (answer, ran) = oneshot::channel();
+        let gone = || (vec![Err(RunError::Model("the model's thread has ended".into())); size], Duration::ZERO);
+        if self.calls.send(Call { batch, answer }).await.is_err() {
+            return gone();
+        }
+        ran.await.unwrap_or_else(|_| gone())
+    }
+}
+
+fn load_and_warm<E: Engine>(load: impl FnOnce() -> Result<E, LoadError>) -> Result<E, LoadError> {
+    let both = || {
+        let mut engine = load()?;
+        engine.warm_up().map_err(|e| LoadError {
+            reason: if matches!(e, RunError::OutOfMemory(_)) { "OutOfMemory" } else { "WarmUpFailed" },
+            message: format!("the first forward failed: {e}"),
+        })?;
+        Ok(engine)
+    };
+    catch_unwind(AssertUnwindSafe(both))
+        .unwrap_or_else(|panic| Err(LoadError { reason: "ModelCrashed", message: panic_text(panic.as_ref()) }))
+}
+
+fn serve<E: Engine>(mut engine: E, mut calls: mpsc::Receiver<Call<E::Request>>, metrics: &Metrics) {
+    let mut idle_since = Instant::now();
+    while let Some(call) = calls.blocking_recv() {
+        let began = Instant::now();
+        metrics.device(Device::Idle, (began - idle_since).as_secs_f64());
+        metrics.batch_size.observe(call.batch.len() as f64);
+        let results = run_in_halves(&mut engine, &call.batch);
+        idle_since = Instant::now();
+        metrics.device(Device::Busy, (idle_since - began).as_secs_f64());
+        // whoever asked may have given up
+        drop(call.answer.send((results, idle_since - began)));
+    }
+}
+
+/// Runs a batch; one that does not fit into memory is tried again in halves, down to single requests.
+fn run_in_halves<E: Engine>(engine: &mut E, batch: &[Item<E::Request>]) -> Vec<Result<Product, RunError>> {
+    let ran = catch_unwind(AssertUnwindSafe(|| engine.run(batch)));
+    let results = ran.unwrap_or_else(|panic| {
+        let error = RunError::Model(format!("the model crashed: {}", panic_text(panic.as_ref())));
+        vec![Err(error); batch.len()]
+    });
+    let too_big = results.iter().any(|r| matches!(r, Err(RunError::OutOfMemory(_))));
+    if !too_big || batch.len() < 2 {
+        return results;
+    }
+    tracing::warn!(size = batch.len(), "the batch does not fit into memory; trying halves");
+    let (left, right) = batch.split_at(batch.len() / 2);
+    let mut results = run_in_halves(engine, left);
+    results.extend(run_in_halves(engine, right));
+    results
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Map, Value};
+
+    use super::super::{Cancel, Input, InvalidInput};
+    use super::*;
+
+    #[derive(Debug)]
+    struct Number(u64);
+
+    impl Request for Number {
+        fn decode(_: &Input, _: &Map<String, Value>, seed: u64) -> Result<Self, InvalidInput> {
+            Ok(Self(seed))
+        }
+
+        fn batch_key(&self) -> u64 {
+            0
+        }
+    }
+
+    /// Has room for two; fails on 13, crashes on 66.
+    struct Small {
+        sizes: Arc<std::sync::Mutex<Vec<usize>>>,
+    }
+
+    impl Engine for Small {
+        type Request = Number;
+
+        fn warm_up(&mut self) -> Result<(), RunError> {
+            Ok(())
+        }
+
+        fn run(&mut self, batch: &[Item<Number>]) -> Vec<Result<Product, RunError>> {
+            self.sizes.lock().unwrap().push(batch.len());
+            let one = |item: &Item<Number>| match item.request.0 {
+                _ if batch.len() > 2 => Err(RunError::OutOfMemory("2 at most".into())),
+                13 => Err(RunError::Model("unlucky".into())),
+                66 => panic!("crash on 66"),
+                n => Ok(Product { seed: Some(n), ..Product::default() }),
+            };
+            batch.iter().map(one).collect()
+        }
+    }
+
+    async fn run(numbers: &[u64]) -> (Vec<Result<Product, RunError>>, Vec<usize>) {
+        let sizes = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let engine = Small { sizes: Arc::clone(&sizes) };
+        let text =
+            "consumer: {namespace: a, name: b}\nqueue: {url: 'http://h/0/q'}\nmodel: {task: Echo}\noutput: {bucket: b}";
+        let metrics = Arc::new(Metrics::new(&serde_yaml::from_str(text).unwrap()));
+        let thread = EngineThread::start(move || Ok(engine), metrics).await.unwrap();
+        let item = |n: &u64| Item { request: Arc::new(Number(*n)), cancel: Cancel::default() };
+        let (results, _) = thread.run(numbers.iter().map(item).collect()).await;
+        let sizes = sizes.lock().unwrap().clone();
+        (results, sizes)
+    }
+
+    #[tokio::test]
+    async fn a_batch_that_does_not_fit_is_halved_and_keeps_its_order() {
+        let (results, sizes) = run(&[1, 2, 3, 4, 5]).await;
+        let seeds: Vec<_> = results.into_iter().map(|r| r.unwrap().seed.unwrap()).collect();
+        assert_eq!((seeds, sizes), (vec![1, 2, 3, 4, 5], vec![5, 2, 3, 1, 2]));
+    }
+
+    #[tokio::test]
+    async fn one_bad_request_does_not_fail_its_batch_mates() {
+        let (results, _) = run(&[1, 13]).await;
+        assert!(results[0].is_ok());
+        assert_eq!(results[1], Err(RunError::Model("unlucky".into())));
+    }
+
+    #[tokio::test]
+    async fn a_crash_is_an_error_and_the_thread_lives_on() {
+        let (results, _) = run(&[66]).await;
+        assert_eq!(results[0], Err(RunError::Model("the model crashed: crash on 66".into())));
+    }
+}

@@ -1,0 +1,441 @@
+//! A job's life, told in order: lease, decode, look up, infer, deliver, settle.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use futures::{StreamExt, TryStreamExt};
+use jiff::Timestamp;
+use millrace_api::{InvalidInputPolicy, JobStatus, RecordError, RecordModel, RecordOutput, ResultRecord, Timings};
+use rand::Rng;
+use serde_json::Value;
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::batch::{Batcher, Done};
+use crate::config::Config;
+use crate::deliver::{Commit, DeliverError, Found, Place, Store};
+use crate::job::{Job, JobHead, decode};
+use crate::lease::{Lease, Leases};
+use crate::message::Message;
+use crate::metrics::{Metrics, Outcome, Phase};
+use crate::model::{Cancel, InvalidInput, Product, Request, RunError};
+use crate::queue::{Queue, Redrive};
+use crate::receive::Slot;
+use crate::settle::{Settler, Verdict};
+use crate::state::State;
+use crate::time::{date, rfc3339, seconds_between};
+
+/// Outputs of one job that are put at a time.
+const PUTS: usize = 4;
+
+/// Everything that a job meets on its way.
+#[derive(Debug)]
+pub struct Pipeline<R> {
+    /// As configured.
+    pub config: Config,
+    /// For dead letters.
+    pub queue: Queue,
+    /// What the queue says of failures.
+    pub redrive: watch::Receiver<Redrive>,
+    /// Who renews.
+    pub leases: Arc<Leases>,
+    /// Where requests wait for the model.
+    pub batcher: Batcher<R>,
+    /// Where results go.
+    pub store: Store,
+    /// Who has the last word.
+    pub settler: Settler,
+    /// What `/state` says.
+    pub state: Arc<State>,
+    /// What `/metrics` says.
+    pub metrics: Arc<Metrics>,
+    /// Which version of the model is loaded.
+    pub revision: Option<String>,
+    /// Jobs whose results may wait for S3 while their slot computes the next ones.
+    pub deliveries: Arc<Semaphore>,
+    /// Set when the grace period is over: every job is given back.
+    pub abort: CancellationToken,
+}
+
+/// How a job ended.
+enum Ending {
+    /// Its record is written; the message goes.
+    Recorded(Outcome),
+    /// It is tried again after so many seconds.
+    Return(u32),
+    /// Its lease was lost, or the worker stops.
+    GivenUp,
+}
+
+/// Why a job that was received was not completed.
+enum Trouble {
+    /// It can never run.
+    Invalid { code: &'static str, error: InvalidInput },
+    /// The model failed on it.
+    Model(String),
+    /// Lease lost or worker stopping.
+    GivenUp,
+}
+
+impl From<DeliverError> for Trouble {
+    fn from(error: DeliverError) -> Self {
+        match error {
+            DeliverError::GivenUp => Self::GivenUp,
+            DeliverError::OutputKeyTaken(_) => {
+                Self::Invalid { code: "OutputKeyTaken", error: InvalidInput::body(error.to_string()) }
+            }
+        }
+    }
+}
+
+impl From<InvalidInput> for Trouble {
+    fn from(error: InvalidInput) -> Self {
+        Self::Invalid { code: "InvalidInput", error }
+    }
+}
+
+/// One delivery of one message.
+struct Attempt<'a> {
+    message: &'a Message,
+    /// Lease lost or worker stopping.
+    give_up: &'a CancellationToken,
+}
+
+impl<R: Request> Pipeline<R> {
+    /// Sees a message through, from received to settled.
+    pub async fn see_through(self: Arc<Self>, message: Message, slot: Slot) {
+        let length =
+            Duration::from_secs(u64::try_from(self.config.worker.queue.visibility_timeout_seconds).unwrap_or(0));
+        let lease = self.leases.hold(&message);
+        self.state.hold(&message.id, message.received_at, message.sent_at, length);
+        self.metrics.held.inc();
+        self.metrics.phase(Phase::Queued, seconds_between(message.sent_at, message.received_at));
+
+        let give_up = CancellationToken::new();
+        let ending = {
+            let attempt = Attempt { message: &message, give_up: &give_up };
+            let work = self.attempt(&attempt, slot);
+            tokio::pin!(work);
+            tokio::select! {
+                ending = &mut work => ending,
+                () = first_of(lease.lost(), &self.abort) => {
+                    // what runs is told, and ends by itself within a step
+                    give_up.cancel();
+                    work.await
+                }
+            }
+        };
+        self.settle(&message, lease, ending).await;
+        self.state.let_go(&message.id);
+        self.metrics.held.dec();
+    }
+
+    async fn settle(&self, message: &Message, lease: Lease, ending: Ending) {
+        let lost = lease.lost().is_cancelled();
+        // after this no heartbeat of ours can touch the message
+        lease.release().await;
+        let (outcome, verdict) = match ending {
+            Ending::Recorded(outcome) => (outcome, Some(Verdict::Delete)),
+            Ending::Return(_) | Ending::GivenUp if lost => (Outcome::LeaseLost, None),
+            Ending::GivenUp => (Outcome::Returned, Some(Verdict::Return(0))),
+            Ending::Return(seconds) => (Outcome::Returned, Some(Verdict::Return(seconds))),
+        };
+        self.metrics.ended(outcome);
+        match outcome {
+            Outcome::Completed | Outcome::Expired => self.state.ended(false),
+            Outcome::Failed => self.state.ended(true),
+            Outcome::AlreadyDone | Outcome::Returned | Outcome::LeaseLost => {}
+        }
+        if let Some(verdict) = verdict
+            && !self.settler.settle(message.receipt_handle.clone(), verdict).await
+        {
+            tracing::warn!(
+                message_id = message.id,
+                ?verdict,
+                "SQS did not take the verdict; the message comes back by itself"
+            );
+        }
+    }
+
+    async fn attempt(&self, attempt: &Attempt<'_>, slot: Slot) -> Ending {
+        let held_since = Instant::now();
+        let job = match decode(attempt.message, self.config.worker.queue.body_format) {
+            Ok(job) => job,
+            Err(rejected) => {
+                drop(slot);
+                return self.fail(attempt, &rejected.head, rejected.error.into()).await;
+            }
+        };
+        self.state.name_job(&attempt.message.id, &job.head.id);
+        match self.compute(attempt, &job, slot, held_since).await {
+            Ok(ending) => ending,
+            Err(trouble) => self.fail(attempt, &job.head, trouble).await,
+        }
+    }
+
+    async fn compute(
+        &self,
+        attempt: &Attempt<'_>,
+        job: &Job,
+        slot: Slot,
+        held_since: Instant,
+    ) -> Result<Ending, Trouble> {
+        let (message, head) = (attempt.message, &job.head);
+        // a first receive under SQS's own id can have no record: a healthy job pays for no look-up
+        let look = message.receive_count > 1 || head.id_is_producers;
+        let found = if look { self.store.find(&head.id, attempt.give_up).await? } else { None };
+        if let Some(Found { record: there, .. }) = &found {
+            if there.input_sha256 != head.input_sha256 || there.consumer != self.config.worker.consumer.to_string() {
+                return Err(Trouble::Invalid { code: "JobIdReused", error: reused(&head.id) });
+            }
+            if there.status.is_final() {
+                tracing::info!(job_id = head.id, "done before; deleted without inference");
+                return Ok(Ending::Recorded(Outcome::AlreadyDone));
+            }
+        }
+        if head.deadline.is_some_and(|deadline| deadline < Timestamp::now()) {
+            let record = self.record(attempt, head, JobStatus::Expired, Timings::default());
+            return self.commit(attempt, &record, Outcome::Expired).await;
+        }
+
+        let requests: Vec<R> = job.requests(&self.config.worker.model.parameters)?;
+        let done = self.infer(requests, attempt.give_up).await;
+        // the slot is free for the next job as soon as this one's results have a place to wait for S3
+        let delivery = tokio::select! {
+            permit = self.deliveries.acquire() => permit.ok(),
+            () = attempt.give_up.cancelled() => None,
+        };
+        drop(slot);
+        self.state.served(held_since.elapsed());
+        let began = done.iter().map(|d| d.began).min();
+        let ended = done.iter().map(|d| d.began + d.took).max();
+        let waited = began.map_or(0.0, |began| (began.into_std() - held_since).as_secs_f64());
+        let inference = began.zip(ended).map_or(0.0, |(began, ended)| (ended - began).as_secs_f64());
+
+        let products = products(done)?;
+        let uploading = Instant::now();
+        let (outputs, value, seed) = self.upload(attempt, head, products, found.is_some()).await?;
+        let mut timings = timings(attempt.message);
+        timings.waited_seconds = waited;
+        timings.inference_seconds = inference;
+        timings.upload_seconds = uploading.elapsed().as_secs_f64();
+        let record = ResultRecord { outputs, value, seed, ..self.record(attempt, head, JobStatus::Completed, timings) };
+        let ending = self.commit(attempt, &record, Outcome::Completed).await?;
+        drop(delivery);
+        for (phase, seconds) in [
+            (Phase::Waited, timings.waited_seconds),
+            (Phase::Inference, timings.inference_seconds),
+            (Phase::Upload, timings.upload_seconds),
+            (Phase::Total, timings.total_seconds),
+        ] {
+            self.metrics.phase(phase, seconds);
+        }
+        tracing::info!(job_id = head.id, message_id = message.id, seconds = timings.total_seconds, "completed");
+        Ok(ending)
+    }
+
+    /// Runs a job's requests; given up, they end at the engine's next look.
+    async fn infer(&self, requests: Vec<R>, give_up: &CancellationToken) -> Vec<Done> {
+        let cancel = Cancel::default();
+        let run = |request| self.batcher.run(Arc::new(request), cancel.clone());
+        let all = join_all(requests.into_iter().map(run));
+        tokio::pin!(all);
+        tokio::select! {
+            done = &mut all => done,
+            () = give_up.cancelled() => {
+                cancel.cancel();
+                all.await
+            }
+        }
+    }
+
+    async fn upload(
+        &self,
+        attempt: &Attempt<'_>,
+        head: &JobHead,
+        products: Vec<Product>,
+        replace: bool,
+    ) -> Result<(Vec<RecordOutput>, Option<Value>, Option<u64>), DeliverError> {
+        let seed = products.first().and_then(|p| p.seed);
+        let mut values: Vec<Value> = products.iter().filter_map(|p| p.value.clone()).collect();
+        let value = if products.len() > 1 && !values.is_empty() { Some(Value::Array(values)) } else { values.pop() };
+        let outputs: Vec<_> = products.into_iter().flat_map(|p| p.outputs).collect();
+        let (count, date) = (outputs.len(), date(attempt.message.sent_at));
+        let put = |(index, output)| {
+            let place = Place {
+                job_id: &head.id,
+                message_id: &attempt.message.id,
+                consumer: &self.config.worker.consumer.name,
+                date: &date,
+                index,
+                count,
+            };
+            async move { self.store.put_output(place, &output, replace, attempt.give_up).await }
+        };
+        let puts: Vec<_> = outputs.into_iter().enumerate().map(put).collect();
+        let placed = futures::stream::iter(puts).buffered(PUTS).try_collect().await?;
+        Ok((placed, value, seed))
+    }
+
+    /// Writes a record that ends the job.
+    async fn commit(&self, attempt: &Attempt<'_>, record: &ResultRecord, outcome: Outcome) -> Result<Ending, Trouble> {
+        match self.store.commit(record, attempt.give_up).await? {
+            Commit::Written => Ok(Ending::Recorded(outcome)),
+            Commit::AlreadyFinal => Ok(Ending::Recorded(Outcome::AlreadyDone)),
+            Commit::IdTaken => Err(Trouble::Invalid { code: "JobIdReused", error: reused(&record.job_id) }),
+        }
+    }
+
+    /// What a job that was not completed gets: its record, and its message a place.
+    async fn fail(&self, attempt: &Attempt<'_>, head: &JobHead, trouble: Trouble) -> Ending {
+        let redrive = self.redrive.borrow().clone();
+        let message = attempt.message;
+        let (error, invalid) = match trouble {
+            Trouble::GivenUp => return Ending::GivenUp,
+            Trouble::Invalid { code, error } => (
+                RecordError { code: code.into(), message: error.message.clone(), field: error.field.clone() },
+                Some(error),
+            ),
+            Trouble::Model(why) if message.receive_count < redrive.max_receive_count => {
+                let wait = self.backoff(message.receive_count);
+                tracing::warn!(
+                    job_id = head.id,
+                    attempt = message.receive_count,
+                    wait,
+                    why,
+                    "the model failed; tried again later"
+                );
+                return Ending::Return(wait);
+            }
+            Trouble::Model(why) => (RecordError { code: "ModelError".into(), message: why, field: None }, None),
+        };
+        tracing::warn!(
+            job_id = head.id,
+            message_id = message.id,
+            code = error.code,
+            field = error.field,
+            "failed: {}",
+            error.message
+        );
+        let beside = error.code == "JobIdReused";
+        let record = ResultRecord {
+            error: Some(error),
+            body: Some(message.body.clone()),
+            ..self.record(attempt, head, JobStatus::Failed, timings(attempt.message))
+        };
+        let mut committed =
+            if beside { Ok(Commit::IdTaken) } else { self.store.commit(&record, attempt.give_up).await };
+        if matches!(committed, Ok(Commit::IdTaken)) {
+            committed = self.store.commit_beside(&record, attempt.give_up).await;
+        }
+        match (committed, invalid) {
+            (Err(_), _) => Ending::GivenUp,
+            (Ok(Commit::AlreadyFinal), _) => Ending::Recorded(Outcome::AlreadyDone),
+            (Ok(_), Some(error)) => self.bury(attempt, head, &error, &redrive).await,
+            // visibility 0: SQS moves it to the dead-letter queue at the next receive
+            (Ok(_), None) if redrive.dead_letter_url.is_some() => {
+                self.state.ended(true);
+                Ending::Return(0)
+            }
+            (Ok(_), None) => Ending::Recorded(Outcome::Failed),
+        }
+    }
+
+    /// A message that can never run goes to the dead-letter queue, or goes.
+    async fn bury(&self, attempt: &Attempt<'_>, head: &JobHead, error: &InvalidInput, redrive: &Redrive) -> Ending {
+        let wanted = self.config.worker.queue.invalid_input == InvalidInputPolicy::DeadLetter;
+        let Some(url) = redrive.dead_letter_url.as_deref().filter(|_| wanted) else {
+            return Ending::Recorded(Outcome::Failed);
+        };
+        let mut pause = Duration::from_millis(500);
+        loop {
+            match self.queue.dead_letter(url, attempt.message, &head.id, error).await {
+                Ok(()) => return Ending::Recorded(Outcome::Failed),
+                Err(why) => tracing::warn!(url, why, "cannot send to the dead-letter queue; trying again"),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(pause) => pause = (pause * 2).min(Duration::from_secs(20)),
+                () = attempt.give_up.cancelled() => return Ending::GivenUp,
+            }
+        }
+    }
+
+    /// Doubled at each receive, with jitter, up to the maximum.
+    fn backoff(&self, receive_count: u32) -> u32 {
+        let retry = self.config.worker.queue.retry;
+        let (first, most) = (retry.initial_seconds.max(0) as u32, retry.max_seconds.max(0) as u32);
+        let doubled = first.saturating_mul(1u32.checked_shl(receive_count.saturating_sub(1)).unwrap_or(u32::MAX));
+        let wait = doubled.min(most);
+        wait - rand::rng().random_range(0..=wait / 10)
+    }
+
+    fn record(&self, attempt: &Attempt<'_>, head: &JobHead, status: JobStatus, timings: Timings) -> ResultRecord {
+        let worker = &self.config.worker;
+        ResultRecord {
+            job_id: head.id.clone(),
+            message_id: attempt.message.id.clone(),
+            status,
+            consumer: worker.consumer.to_string(),
+            outputs: Vec::new(),
+            value: None,
+            error: None,
+            attempt: attempt.message.receive_count,
+            worker: self.state.worker().into(),
+            model: RecordModel {
+                task: worker.model.task.name().into(),
+                source: worker.model.source.as_ref().map(millrace_api::ModelSource::name).unwrap_or_default(),
+                revision: self.revision.clone(),
+            },
+            input_sha256: head.input_sha256.clone(),
+            form: head.form.name().into(),
+            body: None,
+            timings,
+            seed: None,
+            started_at: rfc3339(attempt.message.received_at),
+            finished_at: rfc3339(Timestamp::now()),
+            metadata: head.metadata.clone(),
+        }
+    }
+}
+
+/// What the message itself tells of a job's times.
+fn timings(message: &Message) -> Timings {
+    Timings {
+        queued_seconds: seconds_between(message.sent_at, message.received_at),
+        total_seconds: seconds_between(message.sent_at, Timestamp::now()),
+        ..Timings::default()
+    }
+}
+
+async fn first_of(one: &CancellationToken, other: &CancellationToken) {
+    tokio::select! {
+        () = one.cancelled() => {}
+        () = other.cancelled() => {}
+    }
+}
+
+fn reused(id: &str) -> InvalidInput {
+    InvalidInput::field(
+        "job_id",
+        format!("{id} was used before for another input or by another consumer; send a new id"),
+    )
+}
+
+/// Every request's product, or the trouble that decides for the job.
+fn products(done: Vec<Done>) -> Result<Vec<Product>, Trouble> {
+    let mut products = Vec::with_capacity(done.len());
+    let mut trouble = None;
+    for one in done {
+        match one.result {
+            Ok(product) => products.push(product),
+            Err(RunError::Cancelled) => return Err(Trouble::GivenUp),
+            Err(RunError::Invalid(error)) => return Err(error.into()),
+            Err(RunError::Model(why)) => trouble = Some(Trouble::Model(why)),
+            Err(RunError::OutOfMemory(why)) => {
+                trouble = Some(Trouble::Model(format!("out of memory, even alone in its batch: {why}")));
+            }
+        }
+    }
+    trouble.map_or(Ok(products), Err)
+}

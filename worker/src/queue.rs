@@ -1,0 +1,218 @@
+//! What the worker must know of its queue: that it is there, and where messages that fail for good go.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_sdk_sqs::types::{MessageAttributeValue, QueueAttributeName};
+use millrace_api::QueueSpec;
+use serde::Deserialize;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::aws::{Trouble, explain, trouble};
+use crate::message::Message;
+use crate::metrics::Metrics;
+use crate::model::InvalidInput;
+use crate::state::{Part, State};
+
+/// How often the redrive policy is read again.
+const REFRESH: Duration = Duration::from_mins(5);
+/// Longest attribute value that is sent along to the dead-letter queue, in characters.
+const MAX_ATTRIBUTE: usize = 1000;
+/// Most attributes that SQS takes.
+const MAX_ATTRIBUTES: usize = 10;
+
+/// What the queue says of messages that fail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Redrive {
+    /// Receives after which a message is given up.
+    pub max_receive_count: u32,
+    /// URL of the dead-letter queue; none where the queue has no redrive policy.
+    pub dead_letter_url: Option<String>,
+}
+
+/// A problem with the queue, in the words of `/state` and conditions.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct QueueError {
+    /// `QueueNotFound`, `QueueAccessDenied`, …
+    pub reason: &'static str,
+    /// The queue and the fix.
+    pub message: String,
+}
+
+/// The worker's side of one queue.
+#[derive(Debug, Clone)]
+pub struct Queue {
+    /// For all but long polls.
+    pub sqs: aws_sdk_sqs::Client,
+    /// Its URL.
+    pub url: String,
+    fallback_receives: u32,
+    metrics: Arc<Metrics>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RedrivePolicy {
+    dead_letter_target_arn: String,
+    // AWS writes a number, other servers a text
+    max_receive_count: serde_json::Value,
+}
+
+impl Queue {
+    /// The queue of `spec`.
+    pub fn new(sqs: aws_sdk_sqs::Client, spec: &QueueSpec, metrics: Arc<Metrics>) -> Self {
+        let fallback_receives = u32::try_from(spec.max_receive_count).unwrap_or(1);
+        Self { sqs, url: spec.url.clone(), fallback_receives, metrics }
+    }
+
+    /// Reads the redrive policy; also the proof that the queue is there and may be read.
+    pub async fn read_redrive(&self) -> Result<Redrive, QueueError> {
+        let call = self.sqs.get_queue_attributes().queue_url(&self.url);
+        let answer = call.attribute_names(QueueAttributeName::RedrivePolicy).send().await;
+        self.metrics.request("GetQueueAttributes", answer.is_ok());
+        let answer = answer.map_err(|e| queue_error(&self.url, "sqs:GetQueueAttributes", trouble(&e), &explain(&e)))?;
+        let policy = answer.attributes().and_then(|all| all.get(&QueueAttributeName::RedrivePolicy));
+        Ok(policy
+            .and_then(|text| self.parse(text))
+            .unwrap_or(Redrive { max_receive_count: self.fallback_receives, dead_letter_url: None }))
+    }
+
+    fn parse(&self, text: &str) -> Option<Redrive> {
+        let policy: RedrivePolicy = serde_json::from_str(text).ok()?;
+        let count = match policy.max_receive_count {
+            serde_json::Value::Number(n) => n.as_u64()?,
+            serde_json::Value::String(s) => s.parse().ok()?,
+            _ => return None,
+        };
+        let name = policy.dead_letter_target_arn.rsplit(':').next()?;
+        // a dead-letter queue is always of the same account and region, so only the name differs
+        let (base, _) = self.url.trim_end_matches('/').rsplit_once('/')?;
+        Some(Redrive {
+            max_receive_count: u32::try_from(count).unwrap_or(u32::MAX),
+            dead_letter_url: Some(format!("{base}/{name}")),
+        })
+    }
+
+    /// Reads the redrive policy until that works, then keeps it fresh.
+    pub async fn watch_redrive(self, state: Arc<State>, stop: CancellationToken) -> Option<watch::Receiver<Redrive>> {
+        let mut pause = Duration::from_secs(2);
+        let first = loop {
+            match self.read_redrive().await {
+                Ok(redrive) => break redrive,
+                Err(error) => {
+                    if state.set_problem(Part::Queue, error.reason, &error.message) {
+                        tracing::error!(reason = error.reason, "{}", error.message);
+                    }
+                }
+            }
+            tokio::select! {
+                () = stop.cancelled() => return None,
+                () = tokio::time::sleep(pause) => pause = (pause * 2).min(Duration::from_secs(30)),
+            }
+        };
+        if state.clear_problem(Part::Queue) {
+            tracing::info!("the queue can be read again");
+        }
+        let (sender, receiver) = watch::channel(first);
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = sender.closed() => return,
+                    () = tokio::time::sleep(REFRESH) => {}
+                }
+                if let Ok(redrive) = self.read_redrive().await {
+                    sender.send_if_modified(|now| std::mem::replace(now, redrive.clone()) != redrive);
+                }
+            }
+        });
+        Some(receiver)
+    }
+
+    /// Sends a message that can never run to the dead-letter queue, with the error and its own attributes.
+    pub async fn dead_letter(
+        &self,
+        url: &str,
+        message: &Message,
+        job_id: &str,
+        error: &InvalidInput,
+    ) -> Result<(), String> {
+        let mut attributes = vec![
+            ("millrace-job-id", job_id),
+            ("millrace-error-code", "InvalidInput"),
+            ("millrace-error-message", error.message.as_str()),
+        ];
+        attributes.extend(error.field.as_deref().map(|field| ("millrace-error-field", field)));
+        let own = message.attributes.iter().map(|(k, v)| (k.as_str(), v.as_str()));
+        let own = own.filter(|(name, _)| !name.starts_with("millrace-"));
+        let all: Vec<_> = attributes.into_iter().chain(own).take(MAX_ATTRIBUTES).collect();
+        let mut call = self.sqs.send_message().queue_url(url).message_body(&message.body);
+        for (name, value) in all {
+            let value: String = value.chars().take(MAX_ATTRIBUTE).collect();
+            let value = MessageAttributeValue::builder().data_type("String").string_value(value).build();
+            call = call.message_attributes(name, value.map_err(|e| e.to_string())?);
+        }
+        let answer = call.send().await;
+        self.metrics.request("SendMessage", answer.is_ok());
+        answer.map(|_| ()).map_err(|e| explain(&e))
+    }
+}
+
+/// Words for a problem with the queue at `url`, met while doing `action`.
+pub fn queue_error(url: &str, action: &str, trouble: Trouble, detail: &str) -> QueueError {
+    let (reason, fix) = match trouble {
+        Trouble::NotFound => ("QueueNotFound", "create it, or correct queue.url"),
+        Trouble::AccessDenied => ("QueueAccessDenied", "allow the worker's role this action on the queue"),
+        Trouble::Credentials => (
+            "CredentialsMissing",
+            "give the worker's ServiceAccount a role (IRSA or Pod Identity), or set AWS credentials by worker.envFrom",
+        ),
+        Trouble::Throttled => ("QueueThrottled", "SQS asks for fewer calls; it is tried again"),
+        Trouble::Unreachable => {
+            ("QueueUnreachable", "check queue.endpoint, DNS and network policies; it is tried again")
+        }
+        Trouble::Other => ("QueueError", "see the error"),
+    };
+    QueueError { reason, message: format!("{action} on {url}: {detail}; {fix}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn queue() -> Queue {
+        let config = aws_sdk_sqs::Config::builder().behavior_version(aws_sdk_sqs::config::BehaviorVersion::latest());
+        let spec: QueueSpec =
+            serde_json::from_value(serde_json::json!({ "url": "http://localstack:4566/000000000000/prompts" }))
+                .unwrap();
+        let text = "consumer: {namespace: a, name: b}\nqueue: {url: 'http://h/0/q', region: r}\nmodel: {task: Echo}\noutput: {bucket: b}";
+        let worker: millrace_api::WorkerConfig = serde_yaml::from_str(text).unwrap();
+        Queue::new(aws_sdk_sqs::Client::from_conf(config.build()), &spec, Arc::new(Metrics::new(&worker)))
+    }
+
+    #[test]
+    fn the_dead_letter_queue_is_beside_the_queue() {
+        let wanted = Redrive {
+            max_receive_count: 4,
+            dead_letter_url: Some("http://localstack:4566/000000000000/prompts-dlq".into()),
+        };
+        for count in ["4", "\"4\""] {
+            let text = format!(
+                r#"{{"deadLetterTargetArn":"arn:aws:sqs:us-east-1:000000000000:prompts-dlq","maxReceiveCount":{count}}}"#
+            );
+            assert_eq!(queue().parse(&text), Some(wanted.clone()), "{count}");
+        }
+        assert_eq!(queue().parse("{}"), None);
+    }
+
+    #[test]
+    fn a_problem_names_the_queue_the_action_and_the_fix() {
+        let error = queue_error("http://h/0/q", "sqs:ReceiveMessage", Trouble::AccessDenied, "AccessDenied: no");
+        assert_eq!(error.reason, "QueueAccessDenied");
+        for part in ["http://h/0/q", "sqs:ReceiveMessage", "AccessDenied: no", "allow the worker's role"] {
+            assert!(error.message.contains(part), "{}", error.message);
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! `millrace-worker run`: start, work, stop in phases.
+//!
+//! Start: the faces first, then queue, bucket and model side by side, each tried until it works; a worker that cannot
+//! start stays up, unready, and says why. Stop: no more receives; running jobs get the grace period; what is left goes
+//! back to the queue at once; the last deletes go out; exit. A second signal ends the grace period.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::aws::Clients;
+use crate::batch::{Batcher, Limits};
+use crate::config::Config;
+use crate::deliver::Store;
+use crate::engines::{Loading, Served, Use, dispatch};
+use crate::http::{self, Faces};
+use crate::lease::Leases;
+use crate::message::Message;
+use crate::metrics::Metrics;
+use crate::model::source::{Fetched, Progress, fetch};
+use crate::model::thread::EngineThread;
+use crate::model::{LoadError, Request};
+use crate::pipeline::Pipeline;
+use crate::queue::Queue;
+use crate::receive::{Pulse, Receiver};
+use crate::settle::{Settler, Verdict};
+use crate::state::{Part, State};
+
+/// Where models are kept when the config is not told otherwise by `MILLRACE_CACHE_DIR`; the operator mounts it.
+const CACHE: &str = "/var/cache/millrace";
+/// Longest that given-up jobs have to end after the grace period.
+const LAST_MOMENTS: Duration = Duration::from_secs(10);
+/// Jobs beyond the slots whose results may wait for S3.
+const SPARE_DELIVERIES: usize = 8;
+
+/// Runs the consumer until a signal.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    let (stop, abort) = (CancellationToken::new(), CancellationToken::new());
+    tokio::spawn(signals(stop.clone(), abort.clone()));
+    let task = config.worker.model.task;
+    dispatch(task, Consume { config, stop, abort }).await
+}
+
+struct Consume {
+    config: Config,
+    stop: CancellationToken,
+    abort: CancellationToken,
+}
+
+impl Use for Consume {
+    type Output = futures::future::LocalBoxFuture<'static, anyhow::Result<()>>;
+
+    fn with<E: Served>(self) -> Self::Output {
+        Box::pin(consume::<E>(self.config, self.stop, self.abort))
+    }
+}
+
+async fn consume<E: Served>(config: Config, stop: CancellationToken, abort: CancellationToken) -> anyhow::Result<()> {
+    let capacity = usize::try_from(config.worker.model.batch.max_size).unwrap_or(1);
+    let state = Arc::new(State::new(worker_name(), capacity as u32));
+    let metrics = Arc::new(Metrics::new(&config.worker));
+    let pulse = Arc::new(Pulse::default());
+    let listener = http::bind(config.worker.http.port)
+        .await
+        .map_err(|e| anyhow::anyhow!("http.port: cannot listen on {}: {e}", config.worker.http.port))?;
+    let faces = Faces { state: Arc::clone(&state), metrics: Arc::clone(&metrics), pulse: Arc::clone(&pulse) };
+    tokio::spawn(http::serve(listener, faces));
+
+    let clients = Clients::new(&config.worker, &config.queue_region, config.queue_endpoint.as_deref()).await;
+    let queue = Queue::new(clients.sqs.clone(), &config.worker.queue, Arc::clone(&metrics));
+    let output = &config.worker.output;
+    let template = config.key_template.clone();
+    let store =
+        Store::new(clients.s3, &output.bucket, &config.prefix, template, Arc::clone(&state), Arc::clone(&metrics));
+    let (redrive, bucket, engine) = tokio::join!(
+        queue.clone().watch_redrive(Arc::clone(&state), stop.clone()),
+        store.await_bucket(&stop),
+        load::<E>(&config, &state, &metrics, &stop),
+    );
+    let (Some(redrive), Ok(()), Some(engine)) = (redrive, bucket, engine) else {
+        tracing::info!("stopped before it was ready");
+        return Ok(());
+    };
+    let beats = CancellationToken::new();
+    let visibility = Duration::from_secs(u64::try_from(config.worker.queue.visibility_timeout_seconds).unwrap_or(120));
+    let url = config.worker.queue.url.clone();
+    let leases = Leases::new(clients.sqs.clone(), url.clone(), visibility, Arc::clone(&state), Arc::clone(&metrics));
+    let heart = tokio::spawn(Arc::clone(&leases).run(beats.clone()));
+    let max_wait = u64::try_from(config.worker.model.batch.max_wait_milliseconds).unwrap_or(0);
+    let limits = Limits { max_size: capacity, max_wait: Duration::from_millis(max_wait) };
+    let settler = Settler::start(&clients.sqs, &url, &metrics);
+    let grace = Duration::from_secs(config.worker.shutdown.grace_period_seconds);
+    let pipeline = Arc::new(Pipeline {
+        queue,
+        redrive,
+        leases,
+        revision: engine.revision().map(str::to_owned),
+        batcher: Batcher::start(engine, limits),
+        store,
+        settler: settler.clone(),
+        state: Arc::clone(&state),
+        metrics: Arc::clone(&metrics),
+        deliveries: Arc::new(Semaphore::new(capacity + SPARE_DELIVERIES)),
+        abort: abort.clone(),
+        config,
+    });
+    let receiver = Receiver {
+        sqs: clients.sqs_poll,
+        queue_url: url,
+        visibility,
+        slots: Arc::new(Semaphore::new(capacity)),
+        capacity,
+        state: Arc::clone(&state),
+        metrics,
+        pulse,
+    };
+    state.set_loaded();
+    tracing::info!(worker = state.worker(), capacity, "ready");
+    work(pipeline, receiver, settler, &state, stop, grace).await;
+    // nothing is held any more, so nobody misses a heartbeat
+    beats.cancel();
+    heart.await?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Receives until `stop`, then sees every job to its end.
+async fn work<R: Request>(
+    pipeline: Arc<Pipeline<R>>,
+    receiver: Receiver,
+    settler: Settler,
+    state: &State,
+    stop: CancellationToken,
+    grace: Duration,
+) {
+    let jobs = TaskTracker::new();
+    let abort = pipeline.abort.clone();
+    let receiving = receiver.run(
+        stop.clone(),
+        |message, slot| drop(jobs.spawn(Arc::clone(&pipeline).see_through(message, slot))),
+        async |late| give_back(&settler, late).await,
+    );
+    tokio::pin!(receiving);
+    tokio::select! {
+        () = &mut receiving => {}
+        () = stop.cancelled() => {
+            state.set_draining();
+            tracing::info!(held = jobs.len(), grace_seconds = grace.as_secs(), "stopping: no more receives, finishing what is held");
+        }
+    }
+    jobs.close();
+    let finish = async {
+        // a poll under way may still bring messages; its connection is not cut, or they would stay hidden
+        tokio::join!(&mut receiving, jobs.wait());
+    };
+    tokio::pin!(finish);
+    tokio::select! {
+        () = &mut finish => return,
+        () = tokio::time::sleep(grace) => tracing::warn!(held = jobs.len(), "the grace period is over: giving back what is left"),
+        () = abort.cancelled() => tracing::warn!(held = jobs.len(), "hurried: giving back what is left"),
+    }
+    abort.cancel();
+    if tokio::time::timeout(LAST_MOMENTS, jobs.wait()).await.is_err() {
+        tracing::error!(
+            held = jobs.len(),
+            "the model did not stop in time; these jobs come back when their leases end"
+        );
+    }
+}
+
+/// Messages that a last poll brought: visible again at once.
+async fn give_back(settler: &Settler, late: Vec<Message>) {
+    if !late.is_empty() {
+        tracing::info!(messages = late.len(), "received while stopping: given back");
+    }
+    let back = late.into_iter().map(|m| settler.settle(m.receipt_handle, Verdict::Return(0)));
+    futures::future::join_all(back).await;
+}
+
+/// Fetches and loads the model until that works; none if it is time to stop first.
+async fn load<E: Served>(
+    config: &Config,
+    state: &Arc<State>,
+    metrics: &Arc<Metrics>,
+    stop: &CancellationToken,
+) -> Option<EngineThread<E::Request>> {
+    let mut pause = Duration::from_secs(5);
+    loop {
+        let attempt = async {
+            let engine = load_once::<E>(config, metrics).await;
+            match engine {
+                Ok(engine) => Some(engine),
+                Err(error) => {
+                    if state.set_problem(Part::Model, error.reason, &error.message) {
+                        tracing::error!(reason = error.reason, "{}", error.message);
+                    }
+                    tokio::time::sleep(pause).await;
+                    None
+                }
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => return None,
+            engine = attempt => if let Some(engine) = engine {
+                state.clear_problem(Part::Model);
+                return Some(engine);
+            }
+        }
+        pause = (pause * 2).min(Duration::from_mins(1));
+    }
+}
+
+/// Fetches and loads the model once.
+pub async fn load_once<E: Served>(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+) -> Result<EngineThread<E::Request>, LoadError> {
+    let spec = &config.worker.model;
+    E::check_defaults(&spec.parameters)
+        .map_err(|e| LoadError { reason: "InvalidParameters", message: e.to_string() })?;
+    let fetched = match &spec.source {
+        Some(source) => {
+            let cache = std::env::var_os("MILLRACE_CACHE_DIR").map_or_else(|| PathBuf::from(CACHE), PathBuf::from);
+            let fetched = fetch(source, &cache, Some(&config.queue_region), &Progress::new(source.name())).await;
+            fetched.map_err(|e| LoadError { reason: e.reason(), message: e.to_string() })?
+        }
+        None => Fetched { dir: PathBuf::new(), revision: None },
+    };
+    let how = Loading::new(spec, &fetched.dir);
+    let engine = EngineThread::start(move || E::load(&how), Arc::clone(metrics)).await?;
+    Ok(engine.with_revision(fetched.revision))
+}
+
+/// The pod's name, else the host's.
+pub fn worker_name() -> String {
+    let named = ["POD_NAME", "HOSTNAME"].iter().find_map(|name| std::env::var(name).ok().filter(|v| !v.is_empty()));
+    named.unwrap_or_else(|| format!("worker-{}", std::process::id()))
+}
+
+/// First SIGTERM or SIGINT: stop. Second: hurry.
+async fn signals(stop: CancellationToken, abort: CancellationToken) {
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        tracing::error!("cannot listen for signals; the worker can only be killed");
+        return;
+    };
+    for token in [stop, abort] {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+        token.cancel();
+    }
+}
