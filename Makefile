@@ -1,0 +1,36 @@
+# The verbs of this repository; the work is in scripts and crates. `make` alone prints them.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+export MILLRACE_CACHE ?= $(HOME)/.cache/millrace
+# Outside the checkout, so that a fresh clone does not build from nothing.
+export CARGO_TARGET_DIR ?= $(MILLRACE_CACHE)/target
+
+.PHONY: help demo test e2e bench lint images crds down
+.DEFAULT_GOAL := help
+
+help: ## these lines
+	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/make \1|\2/p' Makefile | column -t -s '|'
+
+demo: ## from nothing to pictures; MODEL=stabilityai/sdxl-turbo takes a real model, PROMPTS=50 sends more
+	@e2e/kind/demo
+
+test: ## everything: lint, unit, integration with LocalStack, charts, docs, end to end
+	@e2e/kind/test
+
+e2e: ## only the end-to-end tests, with the cluster that they need
+	@e2e/kind/test build cluster e2e
+
+bench: ## one measurement beside its peers: make bench NAME=worker
+	@e2e/kind/up && eval "$$(e2e/kind/env)" && cargo run --locked --release --package millrace-bench -- $(NAME)
+
+lint: ## format, clippy, shellcheck
+	@e2e/kind/test lint
+
+images: ## the images of the dev build, into the cluster
+	@e2e/kind/up && cargo build --locked --workspace --bins && e2e/kind/load
+
+crds: ## writes crds/queueconsumers.yaml anew from api/
+	@mkdir -p crds && cargo run --quiet --locked --package millrace-operator -- crd > crds/.new && mv crds/.new crds/queueconsumers.yaml
+
+down: ## removes the cluster; builds stay in the cache
+	@e2e/kind/down
