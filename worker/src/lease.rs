@@ -28,13 +28,14 @@ pub struct Leases {
     length: Duration,
     state: Arc<State>,
     metrics: Arc<Metrics>,
+    /// By receipt handle: a message that was lost may come again while its first job still ends.
     held: Mutex<HashMap<String, Held>>,
     changed: Notify,
 }
 
 #[derive(Debug, Clone)]
 struct Held {
-    receipt_handle: String,
+    message_id: String,
     renew_at: Instant,
     lost: CancellationToken,
     /// Locked while a heartbeat for it is on its way.
@@ -45,7 +46,7 @@ struct Held {
 #[derive(Debug)]
 pub struct Lease {
     leases: Arc<Leases>,
-    message_id: String,
+    receipt_handle: String,
     lost: CancellationToken,
 }
 
@@ -57,7 +58,7 @@ impl Lease {
 
     /// Stops the heartbeats, and waits for one that is on its way: after that nothing of ours can change the message.
     pub async fn release(self) {
-        let entry = self.leases.held().remove(&self.message_id);
+        let entry = self.leases.held().remove(&self.receipt_handle);
         if let Some(entry) = entry {
             let _joined = entry.beating.lock().await;
         }
@@ -66,7 +67,7 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.leases.held().remove(&self.message_id);
+        self.leases.held().remove(&self.receipt_handle);
     }
 }
 
@@ -90,14 +91,14 @@ impl Leases {
     pub fn hold(self: &Arc<Self>, message: &Message) -> Lease {
         let lost = CancellationToken::new();
         let entry = Held {
-            receipt_handle: message.receipt_handle.clone(),
+            message_id: message.id.clone(),
             renew_at: message.polled + self.half(),
             lost: lost.clone(),
             beating: Arc::default(),
         };
-        self.held().insert(message.id.clone(), entry);
+        self.held().insert(message.receipt_handle.clone(), entry);
         self.changed.notify_one();
-        Lease { leases: Arc::clone(self), message_id: message.id.clone(), lost }
+        Lease { leases: Arc::clone(self), receipt_handle: message.receipt_handle.clone(), lost }
     }
 
     /// Half the lease, less up to a tenth, so that leases taken together spread out.
@@ -127,7 +128,7 @@ impl Leases {
     fn due(&self, now: Instant) -> Vec<(String, Held)> {
         let held = self.held();
         let mut due: Vec<_> =
-            held.iter().filter(|(_, e)| e.renew_at <= now).map(|(id, e)| (id.clone(), e.clone())).collect();
+            held.iter().filter(|(_, e)| e.renew_at <= now).map(|(handle, e)| (handle.clone(), e.clone())).collect();
         due.sort_by_key(|(_, entry)| entry.renew_at);
         due
     }
@@ -140,9 +141,9 @@ impl Leases {
         // released while we waited: must not be touched any more
         let live: Vec<_> = {
             let held = self.held();
-            batch.iter().enumerate().filter(|(_, (id, _))| held.contains_key(id)).collect()
+            batch.iter().enumerate().filter(|(_, (handle, _))| held.contains_key(handle)).collect()
         };
-        let entries: Vec<Entry> = live.iter().filter_map(|(i, (_, e))| self.entry(*i, &e.receipt_handle)).collect();
+        let entries: Vec<Entry> = live.iter().filter_map(|(i, (handle, _))| self.entry(*i, handle)).collect();
         if entries.is_empty() {
             return;
         }
@@ -160,18 +161,22 @@ impl Leases {
             }
         };
         let mut held = self.held();
-        for (index, (id, entry)) in live {
+        for (index, (handle, entry)) in live {
             let failure = failed.iter().find(|f| f.id == index.to_string());
-            let Some(current) = held.get_mut(id) else { continue };
+            let Some(current) = held.get_mut(handle) else { continue };
             match failure {
                 None => {
                     current.renew_at = asked + self.half();
-                    self.state.renewed(id, self.length);
+                    self.state.renewed(handle, self.length);
                 }
-                Some(failure) if failure.sender_fault => {
-                    tracing::warn!(message_id = id, code = failure.code, "lease lost: its work is given up");
+                Some(failure) if is_loss(failure) => {
+                    tracing::warn!(
+                        message_id = entry.message_id,
+                        code = failure.code,
+                        "lease lost: its work is given up"
+                    );
                     entry.lost.cancel();
-                    held.remove(id);
+                    held.remove(handle);
                 }
                 Some(_) => current.renew_at = Instant::now() + Duration::from_secs(1),
             }
@@ -188,10 +193,37 @@ impl Leases {
 
     fn postpone(&self, live: &[(usize, &(String, Held))], until: Instant) {
         let mut held = self.held();
-        for (_, (id, _)) in live {
-            if let Some(entry) = held.get_mut(id) {
+        for (_, (handle, _)) in live {
+            if let Some(entry) = held.get_mut(handle) {
                 entry.renew_at = until;
             }
+        }
+    }
+}
+
+/// SQS says that the handle is no longer good. Being throttled or forbidden says nothing about who has the message.
+fn is_loss(failure: &BatchResultErrorEntry) -> bool {
+    let throttled = aws_runtime::retries::classifiers::THROTTLING_ERRORS.contains(&failure.code.as_str());
+    failure.sender_fault && !throttled && !failure.code.contains("AccessDenied")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_bad_handle_is_a_loss() {
+        let table = [
+            ("ReceiptHandleIsInvalid", true, true),
+            ("InvalidParameterValue", true, true),
+            ("RequestThrottled", true, false),
+            ("AccessDenied", true, false),
+            ("InternalError", false, false),
+        ];
+        for (code, sender_fault, loss) in table {
+            let failure =
+                BatchResultErrorEntry::builder().id("0").code(code).sender_fault(sender_fault).build().unwrap();
+            assert_eq!(is_loss(&failure), loss, "{code}");
         }
     }
 }

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use millrace_api::{InvalidInputPolicy, JobStatus, RecordError, RecordModel, RecordOutput, ResultRecord, Timings};
 use rand::Rng;
 use serde_json::Value;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::batch::{Batcher, Done};
@@ -95,6 +95,12 @@ impl From<InvalidInput> for Trouble {
     }
 }
 
+/// What a job occupies: a slot until its results have a place to wait for S3, then that place.
+struct Room<'a> {
+    slot: Option<Slot>,
+    delivery: Option<SemaphorePermit<'a>>,
+}
+
 /// One delivery of one message.
 struct Attempt<'a> {
     message: &'a Message,
@@ -108,7 +114,7 @@ impl<R: Request> Pipeline<R> {
         let length =
             Duration::from_secs(u64::try_from(self.config.worker.queue.visibility_timeout_seconds).unwrap_or(0));
         let lease = self.leases.hold(&message);
-        self.state.hold(&message.id, message.received_at, message.sent_at, length);
+        self.state.hold(&message, length);
         self.metrics.held.inc();
         self.metrics.phase(Phase::Queued, seconds_between(message.sent_at, message.received_at));
 
@@ -127,7 +133,7 @@ impl<R: Request> Pipeline<R> {
             }
         };
         self.settle(&message, lease, ending).await;
-        self.state.let_go(&message.id);
+        self.state.let_go(&message.receipt_handle);
         self.metrics.held.dec();
     }
 
@@ -160,25 +166,24 @@ impl<R: Request> Pipeline<R> {
 
     async fn attempt(&self, attempt: &Attempt<'_>, slot: Slot) -> Ending {
         let held_since = Instant::now();
+        // kept until the record is written, so that a flood of bad messages is bounded too
+        let mut room = Room { slot: Some(slot), delivery: None };
         let job = match decode(attempt.message, self.config.worker.queue.body_format) {
             Ok(job) => job,
-            Err(rejected) => {
-                drop(slot);
-                return self.fail(attempt, &rejected.head, rejected.error.into()).await;
-            }
+            Err(rejected) => return self.fail(attempt, &rejected.head, rejected.error.into()).await,
         };
-        self.state.name_job(&attempt.message.id, &job.head.id);
-        match self.compute(attempt, &job, slot, held_since).await {
+        self.state.name_job(&attempt.message.receipt_handle, &job.head.id);
+        match self.compute(attempt, &job, &mut room, held_since).await {
             Ok(ending) => ending,
             Err(trouble) => self.fail(attempt, &job.head, trouble).await,
         }
     }
 
-    async fn compute(
-        &self,
+    async fn compute<'a>(
+        &'a self,
         attempt: &Attempt<'_>,
         job: &Job,
-        slot: Slot,
+        room: &mut Room<'a>,
         held_since: Instant,
     ) -> Result<Ending, Trouble> {
         let (message, head) = (attempt.message, &job.head);
@@ -206,14 +211,16 @@ impl<R: Request> Pipeline<R> {
             permit = self.deliveries.acquire() => permit.ok(),
             () = attempt.give_up.cancelled() => None,
         };
-        drop(slot);
-        self.state.served(held_since.elapsed());
+        room.delivery = delivery;
+        room.slot = None;
+        let held = held_since.elapsed();
         let began = done.iter().map(|d| d.began).min();
         let ended = done.iter().map(|d| d.began + d.took).max();
         let waited = began.map_or(0.0, |began| (began.into_std() - held_since).as_secs_f64());
         let inference = began.zip(ended).map_or(0.0, |(began, ended)| (ended - began).as_secs_f64());
 
         let products = products(done)?;
+        self.state.served(held);
         let uploading = Instant::now();
         let (outputs, value, seed) = self.upload(attempt, head, products, found.is_some()).await?;
         let mut timings = timings(attempt.message);
@@ -222,7 +229,6 @@ impl<R: Request> Pipeline<R> {
         timings.upload_seconds = uploading.elapsed().as_secs_f64();
         let record = ResultRecord { outputs, value, seed, ..self.record(attempt, head, JobStatus::Completed, timings) };
         let ending = self.commit(attempt, &record, Outcome::Completed).await?;
-        drop(delivery);
         for (phase, seconds) in [
             (Phase::Waited, timings.waited_seconds),
             (Phase::Inference, timings.inference_seconds),

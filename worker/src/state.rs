@@ -8,6 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use millrace_api::{JobState, Problem, ServiceSeconds, WorkerState};
 
+use crate::message::Message;
 use crate::time::rfc3339;
 
 /// Service times kept for the mean and percentile.
@@ -36,6 +37,7 @@ pub struct State {
 
 #[derive(Debug, Default)]
 struct Inner {
+    /// By receipt handle: a message that was lost may come again while its first job still ends.
     jobs: BTreeMap<String, Held>,
     completed: u64,
     failed: u64,
@@ -45,6 +47,7 @@ struct Inner {
 
 #[derive(Debug, Clone)]
 struct Held {
+    message_id: String,
     job_id: String,
     received_at: Timestamp,
     sent_at: Timestamp,
@@ -89,29 +92,34 @@ impl State {
     }
 
     /// A message was received and is held.
-    pub fn hold(&self, message_id: &str, received_at: Timestamp, sent_at: Timestamp, lease: Duration) {
-        let lease_expires_at = after(received_at, lease);
-        let held = Held { job_id: message_id.into(), received_at, sent_at, lease_expires_at };
-        self.inner().jobs.insert(message_id.into(), held);
+    pub fn hold(&self, message: &Message, lease: Duration) {
+        let held = Held {
+            message_id: message.id.clone(),
+            job_id: message.id.clone(),
+            received_at: message.received_at,
+            sent_at: message.sent_at,
+            lease_expires_at: after(message.received_at, lease),
+        };
+        self.inner().jobs.insert(message.receipt_handle.clone(), held);
     }
 
     /// Its job id is known.
-    pub fn name_job(&self, message_id: &str, job_id: &str) {
-        if let Some(held) = self.inner().jobs.get_mut(message_id) {
+    pub fn name_job(&self, receipt_handle: &str, job_id: &str) {
+        if let Some(held) = self.inner().jobs.get_mut(receipt_handle) {
             held.job_id = job_id.into();
         }
     }
 
     /// Its lease was renewed.
-    pub fn renewed(&self, message_id: &str, lease: Duration) {
-        if let Some(held) = self.inner().jobs.get_mut(message_id) {
+    pub fn renewed(&self, receipt_handle: &str, lease: Duration) {
+        if let Some(held) = self.inner().jobs.get_mut(receipt_handle) {
             held.lease_expires_at = after(Timestamp::now(), lease);
         }
     }
 
     /// It is held no more.
-    pub fn let_go(&self, message_id: &str) {
-        self.inner().jobs.remove(message_id);
+    pub fn let_go(&self, receipt_handle: &str) {
+        self.inner().jobs.remove(receipt_handle);
     }
 
     /// A job held its slot for `service`.
@@ -154,9 +162,9 @@ impl State {
     /// What `/state` says.
     pub fn snapshot(&self) -> WorkerState {
         let inner = self.inner();
-        let job = |(message_id, held): (&String, &Held)| JobState {
+        let job = |held: &Held| JobState {
             job_id: held.job_id.clone(),
-            message_id: message_id.clone(),
+            message_id: held.message_id.clone(),
             started_at: rfc3339(held.received_at),
             lease_expires_at: rfc3339(held.lease_expires_at),
             sent_at: rfc3339(held.sent_at),
@@ -167,7 +175,7 @@ impl State {
             draining: self.draining.load(Ordering::Acquire),
             capacity: self.capacity,
             busy: inner.jobs.len() as u32,
-            jobs: inner.jobs.iter().map(job).collect(),
+            jobs: inner.jobs.values().map(job).collect(),
             completed: inner.completed,
             failed: inner.failed,
             service_seconds: service(&inner.service),
@@ -230,18 +238,31 @@ mod tests {
         assert!((service.mean - 100.5).abs() < 1e-9 && (service.p95 - 190.0).abs() < 1e-9, "{service:?}");
     }
 
+    fn message(id: &str, received_at: Timestamp, sent_at: Timestamp) -> Message {
+        Message {
+            id: id.into(),
+            receipt_handle: format!("handle of {id}"),
+            body: String::new(),
+            receive_count: 1,
+            sent_at,
+            received_at,
+            polled: std::time::Instant::now(),
+            attributes: BTreeMap::new(),
+        }
+    }
+
     #[test]
     fn tells_the_jobs_it_holds_and_the_oldest() {
         let state = State::new("w".into(), 4);
         let at = |s| Timestamp::from_second(s).unwrap();
-        state.hold("m1", at(10), at(5), Duration::from_secs(30));
-        state.hold("m2", at(11), at(3), Duration::from_secs(30));
-        state.name_job("m1", "j1");
+        state.hold(&message("m1", at(10), at(5)), Duration::from_secs(30));
+        state.hold(&message("m2", at(11), at(3)), Duration::from_secs(30));
+        state.name_job("handle of m1", "j1");
         let seen = state.snapshot();
         assert_eq!((seen.busy, seen.jobs[0].job_id.as_str()), (2, "j1"));
         assert_eq!(seen.jobs[0].lease_expires_at, "1970-01-01T00:00:40.000Z");
         assert_eq!(seen.oldest_sent_at.as_deref(), Some("1970-01-01T00:00:03.000Z"));
-        state.let_go("m2");
+        state.let_go("handle of m2");
         assert_eq!(state.snapshot().oldest_sent_at.as_deref(), Some("1970-01-01T00:00:05.000Z"));
     }
 }

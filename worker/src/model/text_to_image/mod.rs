@@ -159,6 +159,7 @@ impl TextToImage {
 }
 
 fn run_error(error: &candle_core::Error) -> RunError {
+    let error = weights::cause(error);
     if weights::is_out_of_memory(error) {
         return RunError::OutOfMemory(error.to_string());
     }

@@ -1,6 +1,7 @@
 //! The whole task on a made model: what its pictures are and depend on.
 
 mod load;
+mod parity;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

@@ -7,7 +7,7 @@ use tokenizers::normalizers::{Lowercase, NFC, Replace, Sequence, replace::Replac
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::sequence::Sequence as PreSequence;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
-use tokenizers::{SplitDelimiterBehavior, Tokenizer as Inner};
+use tokenizers::{AddedToken, SplitDelimiterBehavior, Tokenizer as Inner};
 
 use super::folder::{Folder, corrupt, unreadable};
 use crate::model::LoadError;
@@ -19,7 +19,7 @@ const WORDS: &str = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Tokens {
     pub(super) ids: Vec<u32>,
-    /// Where the text's end token is.
+    /// Where the text's first end token is.
     pub(super) end: usize,
 }
 
@@ -75,7 +75,7 @@ impl Tokenizer {
         vocabulary: usize,
     ) -> Result<Self, LoadError> {
         let file = format!("{component}/tokenizer.json");
-        let (file, inner) = if folder.has(&file) {
+        let (file, mut inner) = if folder.has(&file) {
             let inner = Inner::from_file(folder.path(&file)).map_err(|error| corrupt(&file, &error.to_string()))?;
             (file, inner)
         } else {
@@ -85,6 +85,15 @@ impl Tokenizer {
         let map = format!("{component}/special_tokens_map.json");
         let more: Settings = if folder.has(&map) { folder.json(&map)? } else { Settings::default() };
 
+        let named = |one: Option<Special>, other: Option<Special>| one.or(other).map(Special::text);
+        let begin = named(settings.bos_token, more.bos_token).unwrap_or_else(|| "<|startoftext|>".into());
+        let end = named(settings.eos_token, more.eos_token).unwrap_or_else(|| "<|endoftext|>".into());
+        let pad = named(settings.pad_token, more.pad_token).unwrap_or_else(|| end.clone());
+        // Within a prompt too they are whole tokens: SDXL's second tokenizer reads every "!" as its padding, and the
+        // model was trained on that.
+        let special = [&begin, &end, &pad].map(|text| AddedToken::from(text.as_str(), true));
+        inner.add_special_tokens(special).map_err(|error| corrupt(&file, &error.to_string()))?;
+
         let id = |text: &str| match inner.token_to_id(text) {
             Some(id) if (id as usize) < vocabulary => Ok(id),
             Some(id) => {
@@ -92,10 +101,6 @@ impl Tokenizer {
             }
             None => Err(corrupt(&file, &format!("it has no token {text}"))),
         };
-        let named = |one: Option<Special>, other: Option<Special>| one.or(other).map(Special::text);
-        let begin = named(settings.bos_token, more.bos_token).unwrap_or_else(|| "<|startoftext|>".into());
-        let end = named(settings.eos_token, more.eos_token).unwrap_or_else(|| "<|endoftext|>".into());
-        let pad = named(settings.pad_token, more.pad_token).unwrap_or_else(|| end.clone());
         let limit = settings.model_max_length.or(more.model_max_length).map_or(positions, |limit| limit as usize);
         let length = limit.min(positions);
         if length < 3 {
@@ -123,7 +128,8 @@ impl Tokenizer {
         ids.extend(words);
         ids.push(self.end);
         ids.resize(self.length, self.pad);
-        Ok(Tokens { ids, end: found - 1 })
+        let end = ids.iter().position(|id| *id == self.end).unwrap_or(found - 1);
+        Ok(Tokens { ids, end })
     }
 }
 
@@ -147,6 +153,6 @@ fn from_vocabulary(folder: &Folder, component: &str) -> Result<Inner, LoadError>
     inner
         .with_normalizer(Some(Sequence::new(vec![NFC.into(), spaces.into(), Lowercase.into()])))
         .map_err(wrong)?
-        .with_pre_tokenizer(Some(PreSequence::new(vec![words.into(), ByteLevel::new(false, true, false).into()])));
+        .with_pre_tokenizer(Some(PreSequence::new(vec![words.into(), ByteLevel::new(false, true, true).into()])));
     Ok(inner)
 }

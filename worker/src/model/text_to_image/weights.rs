@@ -111,10 +111,7 @@ impl SimpleBackend for Weights {
 
 /// Says what a failure to build a component means for who looks after the model.
 fn explain(file: &str, error: &Error) -> LoadError {
-    match error {
-        Error::Context { inner, .. } | Error::WithPath { inner, .. } | Error::WithBacktrace { inner, .. } => {
-            explain(file, inner)
-        }
+    match cause(error) {
         Error::CannotFindTensor { path } => corrupt(file, &format!("it has no tensor {path}")),
         Error::UnexpectedShape { msg, expected, got } => corrupt(
             file,
@@ -128,6 +125,17 @@ fn explain(file: &str, error: &Error) -> LoadError {
             ),
         },
         other => corrupt(file, &other.to_string()),
+    }
+}
+
+/// An error without what candle wraps around it: a backtrace, where the environment asks for one, is of no use to a
+/// producer.
+pub(super) fn cause(error: &Error) -> &Error {
+    match error {
+        Error::Context { inner, .. } | Error::WithPath { inner, .. } | Error::WithBacktrace { inner, .. } => {
+            cause(inner)
+        }
+        other => other,
     }
 }
 

@@ -1,0 +1,25 @@
+//! The worker's binary against a real LocalStack, a file per matter; and what its source promises to those who run it.
+//!
+//! `MILLRACE_TEST_ENDPOINT` names the LocalStack. Without it the tests that need one say that they were skipped;
+//! `e2e/kind/test cluster test` brings one up and always sets it.
+//!
+//! No test looks at how long something took. What is waited for has a deadline that only a broken worker misses.
+
+// helpers outside of #[test] functions fail the test by panicking, as those do
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod lab;
+mod program;
+mod wait;
+
+mod check;
+mod consume;
+mod dependencies;
+mod faces;
+mod invalid;
+mod killed;
+mod leases;
+mod model;
+mod outages;
+mod policy;
+mod stop;
