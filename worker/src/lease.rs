@@ -202,9 +202,12 @@ impl Leases {
 }
 
 /// SQS says that the handle is no longer good. Being throttled or forbidden says nothing about who has the message.
-fn is_loss(failure: &BatchResultErrorEntry) -> bool {
-    let throttled = aws_runtime::retries::classifiers::THROTTLING_ERRORS.contains(&failure.code.as_str());
-    failure.sender_fault && !throttled && !failure.code.contains("AccessDenied")
+pub(crate) fn is_loss(failure: &BatchResultErrorEntry) -> bool {
+    let code = failure.code.as_str();
+    // LocalStack says this without calling it the sender's fault
+    let bad_handle = ["InvalidParameterValue", "ReceiptHandleIsInvalid", "MessageNotInflight"];
+    let throttled = aws_runtime::retries::classifiers::THROTTLING_ERRORS.contains(&code);
+    bad_handle.iter().any(|c| code.contains(c)) || failure.sender_fault && !throttled && !code.contains("AccessDenied")
 }
 
 #[cfg(test)]
@@ -216,6 +219,7 @@ mod tests {
         let table = [
             ("ReceiptHandleIsInvalid", true, true),
             ("InvalidParameterValue", true, true),
+            ("InvalidParameterValueException", false, true),
             ("RequestThrottled", true, false),
             ("AccessDenied", true, false),
             ("InternalError", false, false),

@@ -299,10 +299,9 @@ impl<R: Request> Pipeline<R> {
         let message = attempt.message;
         let (error, invalid) = match trouble {
             Trouble::GivenUp => return Ending::GivenUp,
-            Trouble::Invalid { code, error } => (
-                RecordError { code: code.into(), message: error.message.clone(), field: error.field.clone() },
-                Some(error),
-            ),
+            Trouble::Invalid { code, error } => {
+                (RecordError { code: code.into(), message: error.message, field: error.field }, true)
+            }
             Trouble::Model(why) if message.receive_count < redrive.max_receive_count => {
                 let wait = self.backoff(message.receive_count);
                 tracing::warn!(
@@ -314,7 +313,7 @@ impl<R: Request> Pipeline<R> {
                 );
                 return Ending::Return(wait);
             }
-            Trouble::Model(why) => (RecordError { code: "ModelError".into(), message: why, field: None }, None),
+            Trouble::Model(why) => (RecordError { code: "ModelError".into(), message: why, field: None }, false),
         };
         tracing::warn!(
             job_id = head.id,
@@ -326,7 +325,7 @@ impl<R: Request> Pipeline<R> {
         );
         let beside = error.code == "JobIdReused";
         let record = ResultRecord {
-            error: Some(error),
+            error: Some(error.clone()),
             body: Some(message.body.clone()),
             ..self.record(attempt, head, JobStatus::Failed, timings(attempt.message))
         };
@@ -338,18 +337,18 @@ impl<R: Request> Pipeline<R> {
         match (committed, invalid) {
             (Err(_), _) => Ending::GivenUp,
             (Ok(Commit::AlreadyFinal), _) => Ending::Recorded(Outcome::AlreadyDone),
-            (Ok(_), Some(error)) => self.bury(attempt, head, &error, &redrive).await,
+            (Ok(_), true) => self.bury(attempt, head, &error, &redrive).await,
             // visibility 0: SQS moves it to the dead-letter queue at the next receive
-            (Ok(_), None) if redrive.dead_letter_url.is_some() => {
+            (Ok(_), false) if redrive.dead_letter_url.is_some() => {
                 self.state.ended(true);
                 Ending::Return(0)
             }
-            (Ok(_), None) => Ending::Recorded(Outcome::Failed),
+            (Ok(_), false) => Ending::Recorded(Outcome::Failed),
         }
     }
 
     /// A message that can never run goes to the dead-letter queue, or goes.
-    async fn bury(&self, attempt: &Attempt<'_>, head: &JobHead, error: &InvalidInput, redrive: &Redrive) -> Ending {
+    async fn bury(&self, attempt: &Attempt<'_>, head: &JobHead, error: &RecordError, redrive: &Redrive) -> Ending {
         let wanted = self.config.worker.queue.invalid_input == InvalidInputPolicy::DeadLetter;
         let Some(url) = redrive.dead_letter_url.as_deref().filter(|_| wanted) else {
             return Ending::Recorded(Outcome::Failed);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_sqs::types::{MessageAttributeValue, QueueAttributeName};
-use millrace_api::QueueSpec;
+use millrace_api::{QueueSpec, RecordError};
 use serde::Deserialize;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -12,7 +12,6 @@ use tokio_util::sync::CancellationToken;
 use crate::aws::{Trouble, explain, trouble};
 use crate::message::Message;
 use crate::metrics::Metrics;
-use crate::model::InvalidInput;
 use crate::state::{Part, State};
 
 /// How often the redrive policy is read again.
@@ -137,11 +136,11 @@ impl Queue {
         url: &str,
         message: &Message,
         job_id: &str,
-        error: &InvalidInput,
+        error: &RecordError,
     ) -> Result<(), String> {
         let mut attributes = vec![
             ("millrace-job-id", job_id),
-            ("millrace-error-code", "InvalidInput"),
+            ("millrace-error-code", error.code.as_str()),
             ("millrace-error-message", error.message.as_str()),
         ];
         attributes.extend(error.field.as_deref().map(|field| ("millrace-error-field", field)));

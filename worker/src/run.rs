@@ -140,19 +140,23 @@ async fn work<R: Request>(
 ) {
     let jobs = TaskTracker::new();
     let abort = pipeline.abort.clone();
-    let receiving = receiver.run(
+    // it may end right here or be awaited once more below, so it must bear both
+    let receiving = futures::future::maybe_done(receiver.run(
         stop.clone(),
         |message, slot| drop(jobs.spawn(Arc::clone(&pipeline).see_through(message, slot))),
         async |late| give_back(&settler, late).await,
-    );
+    ));
     tokio::pin!(receiving);
     tokio::select! {
         () = &mut receiving => {}
-        () = stop.cancelled() => {
-            state.set_draining();
-            tracing::info!(held = jobs.len(), grace_seconds = grace.as_secs(), "stopping: no more receives, finishing what is held");
-        }
+        () = stop.cancelled() => {}
     }
+    state.set_draining();
+    tracing::info!(
+        held = jobs.len(),
+        grace_seconds = grace.as_secs(),
+        "stopping: no more receives, finishing what is held"
+    );
     jobs.close();
     let finish = async {
         // a poll under way may still bring messages; its connection is not cut, or they would stay hidden
@@ -165,7 +169,8 @@ async fn work<R: Request>(
         () = abort.cancelled() => tracing::warn!(held = jobs.len(), "hurried: giving back what is left"),
     }
     abort.cancel();
-    if tokio::time::timeout(LAST_MOMENTS, jobs.wait()).await.is_err() {
+    // the poll too: it may catch what the jobs give back, and must hand it on
+    if tokio::time::timeout(LAST_MOMENTS, finish).await.is_err() && !jobs.is_empty() {
         tracing::error!(
             held = jobs.len(),
             "the model did not stop in time; these jobs come back when their leases end"

@@ -11,6 +11,7 @@ use aws_sdk_sqs::types::{
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use crate::lease::is_loss;
 use crate::metrics::Metrics;
 
 /// Most entries of one SQS batch call.
@@ -163,5 +164,5 @@ impl Carrier {
 
 /// Entries that failed, and whether trying again is hopeless (the handle is no longer good).
 fn failures(failed: &[BatchResultErrorEntry]) -> Vec<(usize, bool)> {
-    failed.iter().filter_map(|f| Some((f.id.parse().ok()?, f.sender_fault))).collect()
+    failed.iter().filter_map(|f| Some((f.id.parse().ok()?, is_loss(f)))).collect()
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::path::Path;
 
+use aws_sdk_s3::operation::get_object::GetObjectError;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_sqs::types::{Message, MessageAttributeValue, QueueAttributeName as Attribute};
 use futures::FutureExt;
@@ -216,7 +217,7 @@ impl Lab {
     pub async fn find(&self, key: &str) -> Option<Object> {
         let answer = self.s3.get_object().bucket(&self.name).key(key).send().await;
         let object = match answer {
-            Err(error) if error.as_service_error().is_some_and(|e| e.is_no_such_key()) => return None,
+            Err(error) if error.as_service_error().is_some_and(GetObjectError::is_no_such_key) => return None,
             answer => answer.unwrap(),
         };
         Some(Object {
@@ -235,8 +236,16 @@ impl Lab {
 
     /// Puts a file of this machine.
     pub async fn upload(&self, key: &str, file: &Path) {
-        let body = ByteStream::from(std::fs::read(file).unwrap());
-        self.s3.put_object().bucket(&self.name).key(key).body(body).send().await.unwrap();
+        self.put(key, &std::fs::read(file).unwrap(), &[]).await;
+    }
+
+    /// Puts an object with metadata.
+    pub async fn put(&self, key: &str, body: &[u8], metadata: &[(&str, &str)]) {
+        let mut put = self.s3.put_object().bucket(&self.name).key(key).body(ByteStream::from(body.to_vec()));
+        for (name, value) in metadata {
+            put = put.metadata(*name, *value);
+        }
+        put.send().await.unwrap();
     }
 }
 

@@ -46,7 +46,10 @@ pub struct Answer {
 /// The binary as a pod would have it: no environment but `env` and a cache of its own.
 fn command(lab: &Lab, name: &str, env: &[(&str, &str)]) -> Command {
     let mut command = Command::new(BINARY);
-    command.env_clear().env("POD_NAME", name).env("MILLRACE_CACHE_DIR", lab.folder.path().join(format!("{name}-cache")));
+    command
+        .env_clear()
+        .env("POD_NAME", name)
+        .env("MILLRACE_CACHE_DIR", lab.folder.path().join(format!("{name}-cache")));
     command.envs(env.iter().copied()).kill_on_drop(true).stdin(Stdio::null());
     command
 }
@@ -151,7 +154,8 @@ impl Worker {
     /// A counter of `/metrics`: the sum of the series called `name` that have all of `labels` (`outcome="ok"`).
     pub async fn counter(&self, name: &str, labels: &[&str]) -> f64 {
         let page = self.get("/metrics").await.unwrap().body;
-        let series = page.lines().filter(|l| l.starts_with(&format!("{name}{{")) && labels.iter().all(|x| l.contains(x)));
+        let series =
+            page.lines().filter(|l| l.starts_with(&format!("{name}{{")) && labels.iter().all(|x| l.contains(x)));
         series.map(|line| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap()).sum()
     }
 

@@ -1,0 +1,164 @@
+//! Models from S3: a prompt becomes a picture; a folder that is broken is named, and the repaired one is taken.
+
+use std::path::{Path, PathBuf};
+
+use millrace_api::JobStatus;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::lab::{self, Lab, PREFIX};
+use crate::program;
+
+const WEIGHTS: &str = "unet/diffusion_pytorch_model.safetensors";
+
+/// Makes the tiny model and puts it beside the results.
+async fn upload_model(lab: &Lab) -> PathBuf {
+    let dir = lab.folder.path().join("tiny");
+    let args = ["make-model", "--task", "TextToImage", "--seed", "7", dir.to_str().unwrap()];
+    let made = program::output(lab, &args).await;
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    for component in ["", "scheduler", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "unet", "vae"] {
+        for entry in std::fs::read_dir(dir.join(component)).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_file() {
+                lab.upload(&key(&dir, &path), &path).await;
+            }
+        }
+    }
+    dir
+}
+
+fn key(dir: &Path, file: &Path) -> String {
+    format!("tiny/{}", file.strip_prefix(dir).unwrap().display())
+}
+
+fn settings(lab: &Lab) -> Value {
+    json!({
+        "model": {
+            "task": "TextToImage",
+            "source": { "s3": { "uri": format!("s3://{}/tiny/", lab.name), "endpoint": lab.endpoint } },
+            "device": "Cpu",
+            "parameters": { "steps": 1, "guidance_scale": 0, "width": 64, "height": 64 },
+        },
+        "output": { "keyTemplate": "image_{message_id}.{extension}" },
+    })
+}
+
+#[tokio::test]
+async fn a_prompt_becomes_a_picture() {
+    lab::with("picture", async |lab| {
+        upload_model(lab).await;
+        let mut worker = program::start(lab, "a", settings(lab));
+        worker.until_ready().await;
+        let message_id = lab.send("a cat on a mat").await;
+        let record = lab.record(&message_id).await;
+        assert_eq!((record.status, record.value.is_none(), record.outputs.len()), (JobStatus::Completed, true, 1));
+        assert_eq!(record.model.source, format!("s3://{}/tiny/", lab.name));
+        assert!(record.model.revision.is_some() && record.seed.is_some(), "{record:?}");
+
+        let key = format!("{PREFIX}image_{message_id}.png");
+        let (output, object) = (&record.outputs[0], lab.object(&key).await);
+        assert_eq!(output.uri, format!("s3://{}/{key}", lab.name));
+        assert_eq!((output.content_type.as_str(), object.content_type.as_str()), ("image/png", "image/png"));
+        assert_eq!(output.bytes, object.body.len() as u64);
+        assert_eq!(output.sha256, hex::encode(Sha256::digest(&object.body)));
+        assert_eq!((object.metadata["job-id"].as_str(), &object.metadata["sha256"]), (&*message_id, &output.sha256));
+        let picture = png::Decoder::new(std::io::Cursor::new(&object.body)).read_info().unwrap();
+        assert_eq!((picture.info().width, picture.info().height), (64, 64));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn several_pictures_of_a_job_have_keys_of_their_own() {
+    lab::with("pictures", async |lab| {
+        upload_model(lab).await;
+        let _worker = program::start(lab, "a", settings(lab));
+        let message_id = lab.send(json!({ "job_id": "both", "inputs": ["a cat", { "prompt": "a dog" }] })).await;
+        let record = lab.record("both").await;
+        let keys = [0, 1].map(|index| format!("{PREFIX}image_{message_id}-{index}.png"));
+        for (output, key) in record.outputs.iter().zip(&keys) {
+            assert_eq!(output.uri, format!("s3://{}/{key}", lab.name));
+            assert_eq!(output.sha256, hex::encode(Sha256::digest(&lab.object(key).await.body)));
+        }
+        assert_ne!(record.outputs[0].sha256, record.outputs[1].sha256);
+        assert_eq!(record.outputs.len(), 2);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_key_that_is_taken_is_never_overwritten() {
+    lab::with("taken", async |lab| {
+        upload_model(lab).await;
+        let mut settings = settings(lab);
+        settings["output"]["keyTemplate"] = json!("{job_id}.{extension}");
+        let _worker = program::start(lab, "a", settings);
+
+        // this very job's, by an attempt that died before its record: adopted
+        let ours = format!("{PREFIX}ours.png");
+        lab.put(&ours, b"a picture", &[("job-id", "ours"), ("sha256", "of a picture")]).await;
+        lab.send(json!({ "job_id": "ours", "prompt": "a cat" })).await;
+        let record = lab.record("ours").await;
+        let output = &record.outputs[0];
+        assert_eq!((record.status, output.bytes, output.sha256.as_str()), (JobStatus::Completed, 9, "of a picture"));
+        assert_eq!(lab.object(&ours).await.body, b"a picture");
+
+        // somebody else's: refused, and left alone
+        let theirs = format!("{PREFIX}theirs.png");
+        lab.put(&theirs, b"a portrait", &[]).await;
+        let body = json!({ "job_id": "theirs", "prompt": "a cat" });
+        lab.send(&body).await;
+        let record = lab.record("theirs").await;
+        let error = record.error.unwrap();
+        assert_eq!((record.status, error.code.as_str()), (JobStatus::Failed, "OutputKeyTaken"));
+        assert!(error.message.contains(&theirs), "{}", error.message);
+        assert_eq!(lab.take(&lab.dead_letters()).await.body(), Some(body.to_string().as_str()));
+        assert_eq!(lab.object(&theirs).await.body, b"a portrait");
+
+        // out of the way: FAILED is not final, the job sent again is a new attempt
+        lab.drained().await;
+        lab.s3.delete_object().bucket(&lab.name).key(&theirs).send().await.unwrap();
+        lab.send(&body).await;
+        lab.drained().await;
+        let record = lab.record("theirs").await;
+        assert_eq!((record.status, record.error, record.body), (JobStatus::Completed, None, None));
+        assert_eq!(lab.object(&theirs).await.metadata["job-id"], "theirs");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn names_the_broken_file_of_a_model_and_takes_the_repaired_one() {
+    lab::with("corrupt", async |lab| {
+        let dir = upload_model(lab).await;
+        let whole = dir.join(WEIGHTS);
+        let half = lab.folder.path().join("half");
+        let bytes = std::fs::read(&whole).unwrap();
+        std::fs::write(&half, &bytes[..bytes.len() / 2]).unwrap();
+        lab.upload(&key(&dir, &whole), &half).await;
+
+        let mut worker = program::start(lab, "a", settings(lab));
+        let message = worker.until_problem("ModelCorrupt").await;
+        assert!(message.contains(WEIGHTS) && message.contains("upload or download the model again"), "{message}");
+        let page = worker.get("/readyz").await.unwrap();
+        assert!(page.status == 503 && page.body.contains(WEIGHTS), "{page:?}");
+        assert!(worker.log().contains(WEIGHTS), "{}", worker.log());
+
+        lab.upload(&key(&dir, &whole), &whole).await;
+        worker.until_ready().await;
+        assert_eq!(worker.state().await.problems, []);
+        assert_eq!(lab.record(&lab.send("a cat").await).await.status, JobStatus::Completed);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn tells_a_model_that_is_not_there() {
+    lab::with("no-model", async |lab| {
+        let mut worker = program::start(lab, "a", settings(lab));
+        let message = worker.until_problem("ModelNotFound").await;
+        assert!(message.contains(&format!("s3://{}/tiny/", lab.name)), "{message}");
+    })
+    .await;
+}
