@@ -20,8 +20,8 @@ test: ## everything: lint, unit, integration with LocalStack, charts, docs, end 
 e2e: ## only the end-to-end tests, with the cluster that they need
 	@e2e/kind/test build cluster e2e
 
-bench: ## one measurement beside its peers: make bench NAME=worker
-	@e2e/kind/up && eval "$$(e2e/kind/env)" && cargo run --locked --release --package millrace-bench -- $(NAME)
+bench: ## one measurement beside its peers: make bench NAME=worker, or NAME=operator
+	@bench/run $(NAME) $(OPTIONS)
 
 lint: ## format, clippy, shellcheck
 	@e2e/kind/test lint

@@ -1,5 +1,6 @@
 //! `millrace-worker check`: what is wrong with queue, bucket and model, without changing anything.
 
+use std::io::Write as _;
 use std::sync::Arc;
 
 use crate::aws::Clients;
@@ -30,10 +31,10 @@ pub async fn check(config: Config, write: bool) -> bool {
 
     let mut well = true;
     let mut tell = |what: &str, found: Result<String, (&str, String)>| match found {
-        Ok(detail) => println!("ok    {what}: {detail}"),
+        Ok(detail) => line(&format!("ok    {what}: {detail}")),
         Err((reason, message)) => {
             well = false;
-            println!("WRONG {what}: {reason}: {message}");
+            line(&format!("WRONG {what}: {reason}: {message}"));
         }
     };
     let redrive = queue.read_redrive().await.map(|redrive| match redrive.dead_letter_url {
@@ -52,6 +53,11 @@ pub async fn check(config: Config, write: bool) -> bool {
     let model = dispatch(task, LoadIt { config, metrics }).await;
     tell("model", model.map_err(|e| (e.reason, e.message)));
     well
+}
+
+/// A reader that has seen enough (`| head`) is no error.
+fn line(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
 }
 
 struct LoadIt {

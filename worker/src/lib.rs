@@ -22,5 +22,6 @@ pub mod receive;
 pub mod run;
 pub mod settle;
 pub mod state;
+pub mod stop;
 pub mod telemetry;
 pub mod time;

@@ -8,6 +8,7 @@ use millrace_api::{Device, Precision, Task};
 use millrace_worker::engines::Loading;
 use millrace_worker::infer::ByHand;
 use millrace_worker::model::text_to_image::make_model;
+use millrace_worker::stop::Stop;
 use millrace_worker::telemetry::{self, LogFormat};
 use millrace_worker::{check, config, infer, run};
 
@@ -125,8 +126,10 @@ fn main() -> ExitCode {
 fn execute(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run { config } => {
-            let config = config::load(&config)?;
-            runtime()?.block_on(run::run(config))?;
+            runtime()?.block_on(async {
+                let stop = Stop::on_signals()?;
+                run::run(config::load(&config)?, stop).await
+            })?;
         }
         Command::Check { config, write } => {
             let config = config::load(&config)?;

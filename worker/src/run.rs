@@ -8,7 +8,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -30,6 +29,7 @@ use crate::queue::Queue;
 use crate::receive::{Pulse, Receiver};
 use crate::settle::{Settler, Verdict};
 use crate::state::{Part, State};
+use crate::stop::Stop;
 
 /// Where models are kept when the config is not told otherwise by `MILLRACE_CACHE_DIR`; the operator mounts it.
 const CACHE: &str = "/var/cache/millrace";
@@ -38,29 +38,26 @@ const LAST_MOMENTS: Duration = Duration::from_secs(10);
 /// Jobs beyond the slots whose results may wait for S3.
 const SPARE_DELIVERIES: usize = 8;
 
-/// Runs the consumer until a signal.
-pub async fn run(config: Config) -> anyhow::Result<()> {
-    let (stop, abort) = (CancellationToken::new(), CancellationToken::new());
-    tokio::spawn(signals(stop.clone(), abort.clone()));
-    let task = config.worker.model.task;
-    dispatch(task, Consume { config, stop, abort }).await
+/// Runs the consumer until it is told to stop.
+pub async fn run(config: Config, stop: Stop) -> anyhow::Result<()> {
+    dispatch(config.worker.model.task, Consume { config, stop }).await
 }
 
 struct Consume {
     config: Config,
-    stop: CancellationToken,
-    abort: CancellationToken,
+    stop: Stop,
 }
 
 impl Use for Consume {
     type Output = futures::future::LocalBoxFuture<'static, anyhow::Result<()>>;
 
     fn with<E: Served>(self) -> Self::Output {
-        Box::pin(consume::<E>(self.config, self.stop, self.abort))
+        Box::pin(consume::<E>(self.config, self.stop))
     }
 }
 
-async fn consume<E: Served>(config: Config, stop: CancellationToken, abort: CancellationToken) -> anyhow::Result<()> {
+async fn consume<E: Served>(config: Config, stop: Stop) -> anyhow::Result<()> {
+    let Stop { stop, abort } = stop;
     let capacity = usize::try_from(config.worker.model.batch.max_size).unwrap_or(1);
     let state = Arc::new(State::new(worker_name(), capacity as u32));
     let metrics = Arc::new(Metrics::new(&config.worker));
@@ -245,19 +242,4 @@ pub async fn load_once<E: Served>(
 pub fn worker_name() -> String {
     let named = ["POD_NAME", "HOSTNAME"].iter().find_map(|name| std::env::var(name).ok().filter(|v| !v.is_empty()));
     named.unwrap_or_else(|| format!("worker-{}", std::process::id()))
-}
-
-/// First SIGTERM or SIGINT: stop. Second: hurry.
-async fn signals(stop: CancellationToken, abort: CancellationToken) {
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
-        tracing::error!("cannot listen for signals; the worker can only be killed");
-        return;
-    };
-    for token in [stop, abort] {
-        tokio::select! {
-            _ = term.recv() => {}
-            _ = int.recv() => {}
-        }
-        token.cancel();
-    }
 }

@@ -1,0 +1,25 @@
+//! The harness of the end-to-end tests: a place of its own for each scenario on the cluster that `e2e/kind/up` brings up,
+//! and words for what scenarios do and see there.
+
+mod bucket;
+mod consumer;
+mod lab;
+mod manifest;
+mod model;
+mod operator;
+mod picture;
+mod queue;
+mod report;
+mod timeline;
+mod wait;
+
+pub use bucket::Record;
+pub use consumer::{Consumer, name_of};
+pub use lab::{GPUS, IN_CLUSTER, Lab, REGION, scenario};
+pub use manifest::Manifest;
+pub use model::Model;
+pub use operator::Operator;
+pub use picture::Picture;
+pub use queue::{Counts, DeadLetter, Queue};
+pub use timeline::Timeline;
+pub use wait::eventually;

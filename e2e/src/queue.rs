@@ -1,0 +1,169 @@
+//! A scenario's queue with its dead-letter queue.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result, ensure};
+use aws_sdk_sqs::types::{QueueAttributeName as Name, SendMessageBatchRequestEntry};
+use serde_json::json;
+
+use crate::{IN_CLUSTER, Lab, REGION, eventually};
+
+/// LocalStack's account.
+const ACCOUNT: &str = "000000000000";
+/// Receives after which SQS gives a message up.
+const MAX_RECEIVES: u32 = 5;
+
+/// A queue, which may not exist yet.
+#[derive(Debug)]
+pub struct Queue<'a> {
+    lab: &'a Lab,
+    name: String,
+}
+
+/// A queue's counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counts {
+    /// Can be received now.
+    pub visible: i64,
+    /// Held by workers.
+    pub in_flight: i64,
+}
+
+/// A message in a dead-letter queue.
+#[derive(Debug)]
+pub struct DeadLetter {
+    /// As it was sent.
+    pub body: String,
+    /// Its attributes.
+    pub attributes: BTreeMap<String, String>,
+}
+
+impl Lab {
+    /// A queue of this scenario that does not exist yet.
+    pub fn missing_queue(&self, name: &str) -> Queue<'_> {
+        Queue { lab: self, name: format!("{}-{name}", self.name) }
+    }
+
+    /// A new queue with a dead-letter queue.
+    pub async fn queue(&self, name: &str) -> Result<Queue<'_>> {
+        let queue = self.missing_queue(name);
+        queue.create().await?;
+        Ok(queue)
+    }
+}
+
+impl Queue<'_> {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its URL as a QueueConsumer has it.
+    pub fn url(&self) -> String {
+        format!("{IN_CLUSTER}/{ACCOUNT}/{}", self.name)
+    }
+
+    fn url_here(&self) -> String {
+        format!("{}/{ACCOUNT}/{}", self.lab.endpoint, self.name)
+    }
+
+    fn dead_letters_here(&self) -> String {
+        format!("{}-dead", self.url_here())
+    }
+
+    /// Creates it, with its dead-letter queue.
+    pub async fn create(&self) -> Result<()> {
+        let dead = format!("{}-dead", self.name);
+        self.lab.sqs.create_queue().queue_name(&dead).send().await.context("create the dead-letter queue")?;
+        let arn = format!("arn:aws:sqs:{REGION}:{ACCOUNT}:{dead}");
+        let redrive = json!({ "deadLetterTargetArn": arn, "maxReceiveCount": MAX_RECEIVES }).to_string();
+        let create = self.lab.sqs.create_queue().queue_name(&self.name).attributes(Name::RedrivePolicy, redrive);
+        create.send().await.context("create the queue")?;
+        Ok(())
+    }
+
+    /// Deletes it.
+    pub async fn delete(&self) -> Result<()> {
+        self.lab.sqs.delete_queue().queue_url(self.url_here()).send().await?;
+        Ok(())
+    }
+
+    /// Sends messages, and gives their ids in order.
+    pub async fn send(&self, bodies: &[impl AsRef<str>]) -> Result<Vec<String>> {
+        let mut ids = Vec::with_capacity(bodies.len());
+        for chunk in bodies.chunks(10) {
+            let mut call = self.lab.sqs.send_message_batch().queue_url(self.url_here());
+            for (index, body) in chunk.iter().enumerate() {
+                let entry = SendMessageBatchRequestEntry::builder().id(index.to_string()).message_body(body.as_ref());
+                call = call.entries(entry.build()?);
+            }
+            let answer = call.send().await?;
+            ensure!(answer.failed().is_empty(), "SQS refused {:?}", answer.failed());
+            let mut sent: BTreeMap<usize, String> = BTreeMap::new();
+            for entry in answer.successful() {
+                sent.insert(entry.id().parse()?, entry.message_id().to_owned());
+            }
+            ids.extend(sent.into_values());
+        }
+        ensure!(ids.len() == bodies.len(), "{} messages sent, {} ids", bodies.len(), ids.len());
+        Ok(ids)
+    }
+
+    /// What it counts.
+    pub async fn counts(&self) -> Result<Counts> {
+        self.counts_of(&self.url_here()).await
+    }
+
+    /// Waits until nothing is in it: neither waiting nor held.
+    pub async fn await_empty(&self) -> Result<()> {
+        eventually(format!("queue {} is empty", self.name), async || {
+            let counts = self.counts().await?;
+            ensure!(counts == Counts { visible: 0, in_flight: 0 }, "{counts:?}");
+            Ok(())
+        })
+        .await
+    }
+
+    /// How many messages were given up.
+    pub async fn dead(&self) -> Result<i64> {
+        let counts = self.counts_of(&self.dead_letters_here()).await?;
+        Ok(counts.visible + counts.in_flight)
+    }
+
+    /// Takes all messages out of the dead-letter queue.
+    pub async fn take_dead(&self) -> Result<Vec<DeadLetter>> {
+        let url = self.dead_letters_here();
+        let mut taken = Vec::new();
+        loop {
+            let call = self.lab.sqs.receive_message().queue_url(&url).max_number_of_messages(10);
+            let answer = call.message_attribute_names("All").send().await?;
+            if answer.messages().is_empty() {
+                return Ok(taken);
+            }
+            for message in answer.messages() {
+                let attributes = message.message_attributes().into_iter().flatten();
+                let text = |(name, value): (&String, &aws_sdk_sqs::types::MessageAttributeValue)| {
+                    (name.clone(), value.string_value().unwrap_or_default().to_owned())
+                };
+                let body = message.body().unwrap_or_default().to_owned();
+                taken.push(DeadLetter { body, attributes: attributes.map(text).collect() });
+                let handle = message.receipt_handle().unwrap_or_default();
+                self.lab.sqs.delete_message().queue_url(&url).receipt_handle(handle).send().await?;
+            }
+        }
+    }
+
+    async fn counts_of(&self, url: &str) -> Result<Counts> {
+        let call = self.lab.sqs.get_queue_attributes().queue_url(url).attribute_names(Name::All);
+        let answer = call.send().await?;
+        let count = |name: &Name| -> Result<i64> {
+            let text = answer.attributes().and_then(|a| a.get(name)).with_context(|| format!("no {name:?}"))?;
+            Ok(text.parse()?)
+        };
+        let delayed = count(&Name::ApproximateNumberOfMessagesDelayed)?;
+        Ok(Counts {
+            visible: count(&Name::ApproximateNumberOfMessages)? + delayed,
+            in_flight: count(&Name::ApproximateNumberOfMessagesNotVisible)?,
+        })
+    }
+}

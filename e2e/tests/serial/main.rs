@@ -1,0 +1,3 @@
+//! Scenarios that break what others stand on: one at a time.
+
+mod operator_restart;

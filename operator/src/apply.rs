@@ -1,0 +1,245 @@
+//! Makes the cluster as it should be: server-side apply with one field manager, and removal of what is no longer wanted.
+//!
+//! An object of a child's name that this QueueConsumer does not own is never touched. What was applied and has not
+//! changed since is left alone, so that a pass without news costs no request. Every apply of the Deployment carries
+//! `spec.replicas`, since one without would reset it to 1: the decision, or the live value where the count is held. The
+//! live Deployment is read right before; where that fails nothing is applied.
+
+use std::fmt::Debug;
+
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ConfigMap, ServiceAccount};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use kube::{Api, Client, Resource, ResourceExt as _};
+use millrace_api::reason;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use sha2::{Digest as _, Sha256};
+
+use crate::build::{Built, Resources, parts};
+use crate::error::{CallError, within};
+use crate::memory::Memory;
+use crate::observe::{Observed, deployment_replicas};
+use crate::scale::Decision;
+use crate::validate::Validated;
+
+/// The one field manager of everything that the operator writes.
+pub(crate) const FIELD_MANAGER: &str = "millrace-operator";
+
+/// An object could not be made as it should be.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ApplyError {
+    /// Somebody else's object has the name.
+    #[error(
+        "{kind} {name} exists already and does not belong to this QueueConsumer, so it is left as it is: delete or rename it, or give the QueueConsumer another name"
+    )]
+    NameTaken { kind: &'static str, name: String },
+    /// The API server refuses the object.
+    #[error("Kubernetes refuses {kind} {name}: {message}")]
+    Refused { kind: &'static str, name: String, message: String },
+    /// The API server could not be asked.
+    #[error("{kind} {name} could not be applied: {source}")]
+    Unavailable { kind: &'static str, name: String, source: CallError },
+}
+
+impl ApplyError {
+    /// Why, in one CamelCase word.
+    pub(crate) fn reason(&self) -> &'static str {
+        match self {
+            Self::NameTaken { .. } => reason::NAME_TAKEN,
+            Self::Refused { .. } | Self::Unavailable { .. } => reason::APPLY_FAILED,
+        }
+    }
+
+    fn of(kind: &'static str, name: &str, error: CallError) -> Self {
+        if error.is_refusal() {
+            Self::Refused { kind, name: name.into(), message: error.to_string() }
+        } else {
+            Self::Unavailable { kind, name: name.into(), source: error }
+        }
+    }
+}
+
+/// As they are now.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Applied {
+    /// The Deployment was made by this pass.
+    pub(crate) created: bool,
+    /// What makes new pods, in words: `image a → b`.
+    pub(crate) rollout: Vec<String>,
+    /// The count before and after, where this pass changed it.
+    pub(crate) scaled: Option<(i32, i32)>,
+    /// The count was not the one that the decision was made from; decide again soon.
+    pub(crate) moved: bool,
+}
+
+/// An object as it was applied: enough to see that nothing changed since.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Fingerprint {
+    hash: String,
+    uid: Option<String>,
+    revision: Option<String>,
+}
+
+impl Fingerprint {
+    fn of(hash: &str, live: &ObjectMeta) -> Self {
+        // The generation does not move with the status; objects that have none have no status either.
+        let revision = live.generation.map(|g| g.to_string()).or_else(|| live.resource_version.clone());
+        Self { hash: hash.into(), uid: live.uid.clone(), revision }
+    }
+}
+
+/// A namespaced object that a QueueConsumer may own.
+pub(crate) trait Child:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + Serialize + DeserializeOwned
+{
+    /// Its kind, for messages.
+    const KIND: &'static str;
+}
+
+impl Child for Deployment {
+    const KIND: &'static str = "Deployment";
+}
+impl Child for ConfigMap {
+    const KIND: &'static str = "ConfigMap";
+}
+impl Child for ServiceAccount {
+    const KIND: &'static str = "ServiceAccount";
+}
+impl Child for PodDisruptionBudget {
+    const KIND: &'static str = "PodDisruptionBudget";
+}
+
+/// Applies what was built, with the decided count.
+pub(crate) async fn apply(
+    client: &Client,
+    consumer: &Validated,
+    built: Resources<Built>,
+    decision: &Decision,
+    seen: &Observed,
+    memory: &mut Memory,
+) -> Result<Resources<Applied>, ApplyError> {
+    let Resources { service_account, config_map, mut deployment, pod_disruption_budget, stage: Built } = built;
+    let mut hand = Hand { client, namespace: consumer.namespace(), owner: &consumer.owner, memory };
+    match &service_account {
+        Some(account) => hand.ensure(account, seen.service_account.as_ref()).await?,
+        None => hand.remove::<ServiceAccount>(&consumer.name(), seen.service_account.as_ref()).await?,
+    }
+    hand.ensure(&config_map, seen.config_map.as_ref()).await?;
+    let applied = hand.deploy(&mut deployment, decision, seen.deployment.as_deref()).await?;
+    hand.ensure(&pod_disruption_budget, seen.budget.as_ref()).await?;
+    Ok(Resources { service_account, config_map, deployment, pod_disruption_budget, stage: applied })
+}
+
+/// Writes for one QueueConsumer.
+struct Hand<'a> {
+    client: &'a Client,
+    namespace: String,
+    owner: &'a OwnerReference,
+    memory: &'a mut Memory,
+}
+
+impl Hand<'_> {
+    fn api<K: Child>(&self) -> Api<K> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// Applies an object unless it is as it was applied.
+    async fn ensure<K: Child>(&mut self, wanted: &K, watched: Option<&ObjectMeta>) -> Result<(), ApplyError> {
+        let hash = hash(wanted);
+        if !self.is_as_applied::<K>(&hash, watched) {
+            let live = self.live::<K>(&wanted.name_any()).await?;
+            self.write(wanted, live.as_ref(), &hash).await?;
+        }
+        Ok(())
+    }
+
+    /// Applies the Deployment with its count.
+    async fn deploy(
+        &mut self,
+        wanted: &mut Deployment,
+        decision: &Decision,
+        watched: Option<&Deployment>,
+    ) -> Result<Applied, ApplyError> {
+        set_replicas(wanted, decision.desired);
+        if self.is_as_applied::<Deployment>(&hash(wanted), watched.map(Resource::meta)) {
+            return Ok(Applied::default());
+        }
+        let live = self.live::<Deployment>(&wanted.name_any()).await?;
+        let Some(live) = live else {
+            self.write(wanted, None, &hash(wanted)).await?;
+            let scaled = (decision.desired > 0).then_some((0, decision.desired));
+            return Ok(Applied { created: true, scaled, ..Applied::default() });
+        };
+        let replicas = deployment_replicas(&live);
+        // A decision speaks of the count that it was made from. Where that is not the live one, the live one stays.
+        let moved = replicas != decision.from;
+        if moved || decision.holds() {
+            set_replicas(wanted, replicas);
+        }
+        let after = deployment_replicas(wanted);
+        let rollout = parts::differences(live.annotations(), wanted.annotations());
+        self.write(wanted, Some(&live), &hash(wanted)).await?;
+        Ok(Applied { created: false, rollout, scaled: (after != replicas).then_some((replicas, after)), moved })
+    }
+
+    /// Deletes an object of this consumer that is no longer wanted.
+    async fn remove<K: Child>(&mut self, name: &str, watched: Option<&ObjectMeta>) -> Result<(), ApplyError> {
+        self.memory.applied.remove(K::KIND);
+        let Some(watched) = watched.filter(|meta| self.owns(meta)) else { return Ok(()) };
+        let same = Preconditions { uid: watched.uid.clone(), resource_version: None };
+        let parameters = DeleteParams { preconditions: Some(same), ..DeleteParams::default() };
+        match within(self.api::<K>().delete(name, &parameters)).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.is_not_found() || error.is_conflict() => Ok(()),
+            Err(error) => Err(ApplyError::of(K::KIND, name, error)),
+        }
+    }
+
+    /// The object as it is, which must be this consumer's if it is there.
+    async fn live<K: Child>(&self, name: &str) -> Result<Option<K>, ApplyError> {
+        let live = within(self.api::<K>().get_opt(name)).await.map_err(|e| ApplyError::of(K::KIND, name, e))?;
+        match live {
+            Some(live) if !self.owns(live.meta()) => Err(ApplyError::NameTaken { kind: K::KIND, name: name.into() }),
+            live => Ok(live),
+        }
+    }
+
+    /// Server-side apply, onto the very object that was read where there was one.
+    async fn write<K: Child>(&mut self, wanted: &K, live: Option<&K>, hash: &str) -> Result<(), ApplyError> {
+        let name = wanted.name_any();
+        let mut patch = wanted.clone();
+        patch.meta_mut().uid = live.and_then(|live| live.meta().uid.clone());
+        let parameters = PatchParams::apply(FIELD_MANAGER).force();
+        let written = within(self.api::<K>().patch(&name, &parameters, &Patch::Apply(&patch))).await;
+        let written = written.map_err(|error| ApplyError::of(K::KIND, &name, error))?;
+        self.memory.applied.insert(K::KIND, Fingerprint::of(hash, written.meta()));
+        Ok(())
+    }
+
+    fn is_as_applied<K: Child>(&self, hash: &str, watched: Option<&ObjectMeta>) -> bool {
+        let applied = self.memory.applied.get(K::KIND);
+        watched.is_some_and(|live| applied == Some(&Fingerprint::of(hash, live)))
+    }
+
+    fn owns(&self, meta: &ObjectMeta) -> bool {
+        meta.owner_references.iter().flatten().any(|o| o.controller == Some(true) && o.uid == self.owner.uid)
+    }
+}
+
+fn set_replicas(deployment: &mut Deployment, replicas: i32) {
+    deployment.spec.get_or_insert_default().replicas = Some(replicas);
+}
+
+fn hash<K: Serialize>(object: &K) -> String {
+    // Kubernetes' own types always serialize; should one not, its hash equals no other's and it is applied each time.
+    let bytes = serde_json::to_vec(object).unwrap_or_else(|error| format!("{error}{}", fastrand::u64(..)).into_bytes());
+    hex::encode(&Sha256::digest(bytes)[..16])
+}
+
+#[cfg(test)]
+#[path = "apply_tests.rs"]
+mod tests;

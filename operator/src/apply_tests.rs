@@ -1,0 +1,255 @@
+//! What is sent to the API server, by an API server that keeps objects in memory.
+
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use http::{Method, Request, Response};
+use kube::client::Body;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::build::build;
+use crate::build::fixtures::{defaults, validated};
+use crate::queue::{Depth, QueueError, Reading};
+use crate::scale::decide;
+
+/// A request as it arrived: method, path with query, body.
+type Call = (Method, String, Value);
+
+/// Objects by path, and what was asked.
+#[derive(Default)]
+struct Server {
+    objects: std::collections::HashMap<String, Value>,
+    calls: Vec<Call>,
+    fail: bool,
+}
+
+impl Server {
+    fn answer(&mut self, method: &Method, uri: &http::Uri, body: &[u8]) -> (u16, Value) {
+        let (path, body) = (uri.path().to_owned(), serde_json::from_slice(body).unwrap_or_default());
+        self.calls.push((method.clone(), uri.to_string(), body));
+        let failure = |code, reason| {
+            (code, json!({ "kind": "Status", "status": "Failure", "reason": reason, "code": code, "message": "m" }))
+        };
+        if self.fail {
+            return failure(500, "InternalError");
+        }
+        match *method {
+            Method::GET => {
+                self.objects.get(&path).map_or_else(|| failure(404, "NotFound"), |object| (200, object.clone()))
+            }
+            Method::PATCH => {
+                let mut object = self.calls.last().unwrap().2.clone();
+                let generation =
+                    self.objects.get(&path).map_or(0, |o| o["metadata"]["generation"].as_i64().unwrap()) + 1;
+                object["metadata"]["generation"] = json!(generation);
+                object["metadata"]["uid"] = json!(path);
+                self.objects.insert(path, object.clone());
+                (200, object)
+            }
+            Method::DELETE => {
+                self.objects.remove(&path);
+                (200, json!({ "kind": "Status", "status": "Success" }))
+            }
+            _ => failure(405, "MethodNotAllowed"),
+        }
+    }
+}
+
+struct Bench {
+    server: Arc<Mutex<Server>>,
+    client: Client,
+    memory: Memory,
+}
+
+const DEPLOYMENT: &str = "/apis/apps/v1/namespaces/demo/deployments/sdxl";
+const ACCOUNT: &str = "/api/v1/namespaces/demo/serviceaccounts/sdxl";
+
+impl Bench {
+    fn new() -> Self {
+        let server = Arc::<Mutex<Server>>::default();
+        let shared = Arc::clone(&server);
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let server = Arc::clone(&shared);
+            async move {
+                let (parts, body) = request.into_parts();
+                let body = body.collect_bytes().await.unwrap();
+                let (code, answer) = server.lock().unwrap().answer(&parts.method, &parts.uri, &body);
+                let body = Body::from(serde_json::to_vec(&answer).unwrap());
+                Ok::<_, kube::Error>(Response::builder().status(code).body(body).unwrap())
+            }
+        });
+        Self { server, client: Client::new(service, "demo"), memory: Memory::default() }
+    }
+
+    /// A pass over a queue of this depth; `watched` is what the operator believes to be there.
+    async fn pass(
+        &mut self,
+        changes: &[(&str, Value)],
+        depth: Result<Depth, QueueError>,
+        watched: bool,
+    ) -> Result<Applied, ApplyError> {
+        let consumer = validated(changes);
+        let seen = Observed {
+            deployment: watched.then(|| self.object(DEPLOYMENT).map(Arc::new)).flatten(),
+            pods: Vec::new(),
+            config_map: self.meta("/api/v1/namespaces/demo/configmaps/sdxl"),
+            service_account: self.meta(ACCOUNT),
+            budget: self.meta("/apis/policy/v1/namespaces/demo/poddisruptionbudgets/sdxl"),
+            reading: Reading { at: Instant::now(), depth },
+            workers: Vec::new(),
+            history: self.memory.history.clone(),
+            last_desired: 0,
+        };
+        let decision = decide(&consumer, &seen, Instant::now());
+        let built = build(&consumer, &defaults()).unwrap();
+        let applied = apply(&self.client, &consumer, built, &decision, &seen, &mut self.memory);
+        Box::pin(applied).await.map(|r| r.stage)
+    }
+
+    fn object<K: DeserializeOwned>(&self, path: &str) -> Option<K> {
+        let server = self.server.lock().unwrap();
+        server.objects.get(path).map(|object| serde_json::from_value(object.clone()).unwrap())
+    }
+
+    fn meta(&self, path: &str) -> Option<ObjectMeta> {
+        let object: Value = self.object(path)?;
+        serde_json::from_value(object["metadata"].clone()).ok()
+    }
+
+    fn put(&self, path: &str, object: Value) {
+        self.server.lock().unwrap().objects.insert(path.into(), object);
+    }
+
+    fn calls(&self) -> Vec<Call> {
+        std::mem::take(&mut self.server.lock().unwrap().calls)
+    }
+
+    fn replicas(&self) -> i32 {
+        deployment_replicas(&self.object(DEPLOYMENT).unwrap())
+    }
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "what a pass is given")]
+fn visible(visible: i64) -> Result<Depth, QueueError> {
+    Ok(Depth { visible, ..Depth::default() })
+}
+
+fn by_five() -> (&'static str, Value) {
+    ("/spec/scaling", json!({ "target": { "messagesPerReplica": 5 }, "maxReplicas": 4 }))
+}
+
+#[tokio::test]
+async fn everything_is_applied_once_with_one_field_manager() {
+    let mut bench = Bench::new();
+    let applied = bench.pass(&[by_five()], visible(0), true).await.unwrap();
+    assert!(applied.created && applied.scaled.is_none(), "{applied:?}");
+    let patches: Vec<Call> = bench.calls().into_iter().filter(|(method, ..)| *method == Method::PATCH).collect();
+    assert_eq!(patches.len(), 4);
+    for (_, uri, body) in &patches {
+        assert!(uri.ends_with("force=true&fieldManager=millrace-operator"), "{uri}");
+        assert_eq!(body["metadata"]["ownerReferences"][0]["uid"], "uid-1");
+        assert_eq!(body["metadata"]["ownerReferences"][0]["controller"], true);
+    }
+    assert_eq!(bench.replicas(), 0, "an apply always carries the count");
+    bench.pass(&[by_five()], visible(0), true).await.unwrap();
+    assert_eq!(bench.calls(), [], "a pass without news costs nothing");
+}
+
+#[tokio::test]
+async fn a_decided_count_is_one_write_of_one_object() {
+    let mut bench = Bench::new();
+    bench.pass(&[by_five()], visible(0), true).await.unwrap();
+    bench.calls();
+    let applied = bench.pass(&[by_five()], visible(50), true).await.unwrap();
+    assert_eq!((applied.scaled, applied.rollout.len()), (Some((0, 4)), 0));
+    let calls = bench.calls();
+    assert_eq!(calls.iter().map(|(method, ..)| method.as_str()).collect::<Vec<_>>(), ["GET", "PATCH"]);
+    assert!(calls.iter().all(|(_, uri, _)| uri.starts_with(DEPLOYMENT)));
+    assert_eq!(calls[1].2["spec"]["replicas"], 4);
+    assert_eq!(calls[1].2["metadata"]["uid"], DEPLOYMENT, "the very object that was read");
+}
+
+#[tokio::test]
+async fn an_unknown_depth_carries_the_live_count() {
+    let mut bench = Bench::new();
+    bench.pass(&[by_five()], visible(20), true).await.unwrap();
+    let mut live: Value = bench.object(DEPLOYMENT).unwrap();
+    live["spec"]["replicas"] = json!(7);
+    bench.put(DEPLOYMENT, live);
+    let image = ("/spec/worker/image", json!("other:2"));
+    let applied = bench.pass(&[by_five(), image], Err(QueueError::NotReadYet), true).await.unwrap();
+    assert_eq!(bench.replicas(), 7);
+    assert_eq!(applied.scaled, None);
+    assert_eq!(applied.rollout, ["image worker:1-cuda → other:2"]);
+}
+
+#[tokio::test]
+async fn a_count_that_moved_under_the_decision_stays() {
+    let mut bench = Bench::new();
+    bench.pass(&[by_five()], visible(20), true).await.unwrap();
+    assert_eq!(bench.replicas(), 4);
+    // Not seen by the watch yet: decided as if there were none.
+    let applied = bench.pass(&[by_five()], visible(0), false).await.unwrap();
+    assert!(applied.moved && applied.scaled.is_none(), "{applied:?}");
+    assert_eq!(bench.replicas(), 4);
+}
+
+#[tokio::test]
+async fn what_somebody_changed_is_put_back() {
+    let mut bench = Bench::new();
+    bench.pass(&[by_five()], visible(0), true).await.unwrap();
+    let mut live: Value = bench.object(DEPLOYMENT).unwrap();
+    live["spec"]["template"]["spec"]["containers"][0]["image"] = json!("evil:1");
+    live["metadata"]["generation"] = json!(9);
+    bench.put(DEPLOYMENT, live);
+    bench.pass(&[by_five()], visible(0), true).await.unwrap();
+    let live: Value = bench.object(DEPLOYMENT).unwrap();
+    assert_eq!(live["spec"]["template"]["spec"]["containers"][0]["image"], "worker:1-cuda");
+}
+
+#[tokio::test]
+async fn an_object_of_somebody_else_is_not_touched() {
+    for owner in
+        [json!([]), json!([{ "apiVersion": "v1", "kind": "X", "name": "x", "uid": "other", "controller": true }])]
+    {
+        let mut bench = Bench::new();
+        bench.put(
+            DEPLOYMENT,
+            json!({ "metadata": { "name": "sdxl", "generation": 1, "uid": "u", "ownerReferences": owner } }),
+        );
+        let error = bench.pass(&[by_five()], visible(50), false).await.unwrap_err();
+        assert_eq!(error.reason(), "NameTaken");
+        assert!(error.to_string().contains("Deployment sdxl"), "{error}");
+        let touched =
+            bench.calls().into_iter().any(|(method, uri, _)| method != Method::GET && uri.starts_with(DEPLOYMENT));
+        assert!(!touched);
+    }
+}
+
+#[tokio::test]
+async fn an_unreadable_deployment_is_not_applied() {
+    let mut bench = Bench::new();
+    bench.pass(&[by_five()], visible(0), true).await.unwrap();
+    bench.calls();
+    bench.server.lock().unwrap().fail = true;
+    let error = bench.pass(&[by_five()], visible(50), true).await.unwrap_err();
+    assert_eq!(error.reason(), "ApplyFailed");
+    assert!(bench.calls().iter().all(|(method, ..)| *method == Method::GET));
+}
+
+#[tokio::test]
+async fn the_own_service_account_goes_when_another_is_named() {
+    let mut bench = Bench::new();
+    bench.pass(&[by_five()], visible(0), true).await.unwrap();
+    let named = ("/spec/worker/serviceAccountName", json!("mine"));
+    bench.pass(&[by_five(), named.clone()], visible(0), true).await.unwrap();
+    assert!(bench.meta(ACCOUNT).is_none());
+    let deletes: Vec<Call> = bench.calls().into_iter().filter(|(method, ..)| *method == Method::DELETE).collect();
+    assert_eq!(deletes.len(), 1);
+    assert_eq!(deletes[0].2["preconditions"]["uid"], ACCOUNT);
+
+    bench.put(ACCOUNT, json!({ "metadata": { "name": "sdxl", "uid": "theirs" } }));
+    bench.pass(&[by_five(), named], visible(0), true).await.unwrap();
+    assert!(bench.meta(ACCOUNT).is_some(), "somebody else's stays");
+}

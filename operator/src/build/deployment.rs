@@ -1,0 +1,254 @@
+//! The Deployment of workers. Nothing of `spec.scaling` and nothing of the operator but the default image reaches the
+//! pod template, so that neither scaling nor an upgrade restarts a pod.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
+use k8s_openapi::api::core::v1::{
+    Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, EnvVarSource,
+    HTTPGetAction, ObjectFieldSelector, PersistentVolumeClaimVolumeSource, PodSecurityContext, PodSpec,
+    PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile, SecretKeySelector, SecurityContext, Toleration,
+    Volume, VolumeMount,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use millrace_api::{HuggingFaceSource, PersistentVolumeClaimSource, Resources as Amounts};
+
+use super::names::{CONFIG_FILE, CONFIG_HASH, CONTAINER, PORT};
+use super::{Defaults, metadata, names, parts, service_account};
+use crate::validate::Validated;
+
+/// The user and group of the worker image.
+const USER: i64 = 65532;
+/// A rollout that makes no progress for so long is reported by Kubernetes. Large models load for many minutes.
+const PROGRESS_DEADLINE_SECONDS: i32 = 3600;
+
+pub(super) fn build(consumer: &Validated, defaults: &Defaults, config_hash: &str) -> Deployment {
+    let worker = &consumer.spec().worker;
+    let template =
+        PodTemplateSpec { metadata: Some(pod_metadata(consumer, config_hash)), spec: Some(pod(consumer, defaults)) };
+    let annotations = Some(parts::annotation(consumer, &template));
+    Deployment {
+        metadata: ObjectMeta { annotations, ..metadata(consumer, defaults) },
+        spec: Some(DeploymentSpec {
+            selector: LabelSelector {
+                match_labels: Some(names::selector(&consumer.name())),
+                ..LabelSelector::default()
+            },
+            strategy: Some(DeploymentStrategy {
+                type_: Some("RollingUpdate".into()),
+                rolling_update: Some(RollingUpdateDeployment {
+                    max_surge: Some(worker.update_strategy.max_surge.clone()),
+                    max_unavailable: Some(worker.update_strategy.max_unavailable.clone()),
+                }),
+            }),
+            progress_deadline_seconds: Some(PROGRESS_DEADLINE_SECONDS),
+            revision_history_limit: Some(3),
+            template,
+            ..DeploymentSpec::default()
+        }),
+        status: None,
+    }
+}
+
+fn pod_metadata(consumer: &Validated, config_hash: &str) -> ObjectMeta {
+    let worker = &consumer.spec().worker;
+    let mut labels = worker.pod_labels.clone();
+    labels.extend(names::pod_labels(&consumer.name()));
+    let mut annotations = worker.pod_annotations.clone();
+    annotations.insert(CONFIG_HASH.into(), config_hash.into());
+    ObjectMeta { labels: Some(labels), annotations: Some(annotations), ..ObjectMeta::default() }
+}
+
+fn pod(consumer: &Validated, defaults: &Defaults) -> PodSpec {
+    let worker = &consumer.spec().worker;
+    PodSpec {
+        service_account_name: Some(service_account::name(consumer)),
+        automount_service_account_token: Some(false),
+        enable_service_links: Some(false),
+        // The kernel drops signals that the first process of a namespace does not handle yet: a worker told to stop as
+        // it starts would never hear of it, and work on until its grace period is over. So the pause process is first.
+        share_process_namespace: Some(true),
+        termination_grace_period_seconds: Some(worker.termination_grace_period_seconds),
+        security_context: Some(PodSecurityContext {
+            run_as_non_root: Some(true),
+            run_as_user: Some(USER),
+            run_as_group: Some(USER),
+            fs_group: Some(USER),
+            // A model volume may be large: its files' owners are set once, not at each start.
+            fs_group_change_policy: Some("OnRootMismatch".into()),
+            seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".into(), localhost_profile: None }),
+            ..PodSecurityContext::default()
+        }),
+        containers: vec![container(consumer, defaults)],
+        volumes: Some(volumes(consumer)),
+        tolerations: some(tolerations(consumer)),
+        node_selector: Some(worker.node_selector.clone()).filter(|s| !s.is_empty()),
+        affinity: consumer.affinity.clone(),
+        priority_class_name: worker.priority_class_name.clone(),
+        runtime_class_name: worker.runtime_class_name.clone(),
+        image_pull_secrets: some(worker.image_pull_secrets.clone()),
+        ..PodSpec::default()
+    }
+}
+
+fn container(consumer: &Validated, defaults: &Defaults) -> Container {
+    let worker = &consumer.spec().worker;
+    let default_image = if consumer.on_cpu() { &defaults.image } else { &defaults.cuda_image };
+    Container {
+        name: CONTAINER.into(),
+        image: Some(worker.image.clone().unwrap_or_else(|| default_image.clone())),
+        image_pull_policy: worker.image_pull_policy.map(|p| p.name().into()),
+        args: Some(["run", "--config", &format!("{CONFIG_FOLDER}/{CONFIG_FILE}")].map(str::to_owned).into()),
+        env: Some(environment(consumer)),
+        env_from: some(worker.env_from.clone()),
+        ports: Some(vec![ContainerPort {
+            name: Some(PORT_NAME.into()),
+            container_port: PORT.into(),
+            protocol: Some("TCP".into()),
+            ..ContainerPort::default()
+        }]),
+        resources: Some(resources(consumer)),
+        // Loading a model takes its time: liveness is progress, and the server answers while it loads.
+        liveness_probe: Some(probe("/livez", 10, 6)),
+        readiness_probe: Some(probe("/readyz", 2, 3)),
+        security_context: Some(SecurityContext {
+            allow_privilege_escalation: Some(false),
+            read_only_root_filesystem: Some(true),
+            capabilities: Some(Capabilities { drop: Some(vec!["ALL".into()]), add: None }),
+            ..SecurityContext::default()
+        }),
+        volume_mounts: Some(mounts(consumer)),
+        ..Container::default()
+    }
+}
+
+const PORT_NAME: &str = "http";
+
+fn probe(path: &str, period_seconds: i32, failure_threshold: i32) -> Probe {
+    Probe {
+        http_get: Some(HTTPGetAction {
+            path: Some(path.into()),
+            port: IntOrString::String(PORT_NAME.into()),
+            ..HTTPGetAction::default()
+        }),
+        period_seconds: Some(period_seconds),
+        timeout_seconds: Some(5),
+        failure_threshold: Some(failure_threshold),
+        ..Probe::default()
+    }
+}
+
+fn resources(consumer: &Validated) -> ResourceRequirements {
+    let worker = &consumer.spec().worker;
+    let with_gpus = |mut amounts: BTreeMap<String, Quantity>| {
+        if worker.gpu.count > 0 {
+            amounts.insert(worker.gpu.resource_name.clone(), Quantity(worker.gpu.count.to_string()));
+        }
+        (!amounts.is_empty()).then_some(amounts)
+    };
+    ResourceRequirements {
+        requests: with_gpus(Amounts::quantities(&worker.resources.requests)),
+        limits: with_gpus(Amounts::quantities(&worker.resources.limits)),
+        claims: None,
+    }
+}
+
+fn tolerations(consumer: &Validated) -> Vec<Toleration> {
+    let worker = &consumer.spec().worker;
+    let gpu = Toleration {
+        key: Some(worker.gpu.resource_name.clone()),
+        operator: Some("Exists".into()),
+        effect: Some("NoSchedule".into()),
+        ..Toleration::default()
+    };
+    (worker.gpu.count > 0).then_some(gpu).into_iter().chain(worker.tolerations.clone()).collect()
+}
+
+fn environment(consumer: &Validated) -> Vec<EnvVar> {
+    let field = |name: &str, path: &str| EnvVar {
+        name: name.into(),
+        value_from: Some(EnvVarSource {
+            field_ref: Some(ObjectFieldSelector { field_path: path.into(), ..ObjectFieldSelector::default() }),
+            ..EnvVarSource::default()
+        }),
+        ..EnvVar::default()
+    };
+    let worker = &consumer.spec().worker;
+    let mut variables = vec![
+        field("POD_NAME", "metadata.name"),
+        field("POD_NAMESPACE", "metadata.namespace"),
+        EnvVar { name: "MILLRACE_GPU_COUNT".into(), value: Some(worker.gpu.count.to_string()), ..EnvVar::default() },
+    ];
+    if let Some(token) = hugging_face(consumer).and_then(|source| source.token_secret_ref.as_ref()) {
+        variables.push(EnvVar {
+            name: "HF_TOKEN".into(),
+            value_from: Some(EnvVarSource {
+                secret_key_ref: Some(SecretKeySelector {
+                    name: token.name.clone(),
+                    key: token.key.clone(),
+                    optional: None,
+                }),
+                ..EnvVarSource::default()
+            }),
+            ..EnvVar::default()
+        });
+    }
+    variables.extend(worker.env.clone());
+    variables
+}
+
+const CONFIG_FOLDER: &str = "/etc/millrace";
+const CACHE_FOLDER: &str = "/var/cache/millrace";
+const MODELS_FOLDER: &str = "/models";
+
+fn volumes(consumer: &Validated) -> Vec<Volume> {
+    let volume = |name: &str| Volume { name: name.into(), ..Volume::default() };
+    let size_limit = consumer.spec().model.cache.empty_dir.size_limit.clone().map(Quantity);
+    let mut volumes = vec![
+        Volume {
+            config_map: Some(ConfigMapVolumeSource { name: consumer.name(), ..ConfigMapVolumeSource::default() }),
+            ..volume("config")
+        },
+        Volume { empty_dir: Some(EmptyDirVolumeSource { size_limit, medium: None }), ..volume("cache") },
+        Volume { empty_dir: Some(EmptyDirVolumeSource::default()), ..volume("tmp") },
+    ];
+    if let Some(claim) = model_claim(consumer) {
+        volumes.push(Volume {
+            persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
+                claim_name: claim.claim_name.clone(),
+                read_only: Some(true),
+            }),
+            ..volume("models")
+        });
+    }
+    volumes
+}
+
+fn mounts(consumer: &Validated) -> Vec<VolumeMount> {
+    let mount = |name: &str, path: &str, read_only: bool| VolumeMount {
+        name: name.into(),
+        mount_path: path.into(),
+        read_only: read_only.then_some(true),
+        ..VolumeMount::default()
+    };
+    let mut mounts =
+        vec![mount("config", CONFIG_FOLDER, true), mount("cache", CACHE_FOLDER, false), mount("tmp", "/tmp", false)];
+    if model_claim(consumer).is_some() {
+        mounts.push(mount("models", MODELS_FOLDER, true));
+    }
+    mounts
+}
+
+fn hugging_face(consumer: &Validated) -> Option<&HuggingFaceSource> {
+    consumer.spec().model.source.as_ref()?.hugging_face.as_ref()
+}
+
+fn model_claim(consumer: &Validated) -> Option<&PersistentVolumeClaimSource> {
+    consumer.spec().model.source.as_ref()?.persistent_volume_claim.as_ref()
+}
+
+fn some<T>(list: Vec<T>) -> Option<Vec<T>> {
+    (!list.is_empty()).then_some(list)
+}

@@ -1,0 +1,165 @@
+//! Golden objects, and what does and does not reach the pod template.
+
+use k8s_openapi::api::core::v1::PodTemplateSpec;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::fixtures::{defaults, validated};
+use super::*;
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Golden {
+    service_account: Option<ServiceAccount>,
+    config_map: ConfigMap,
+    deployment: Deployment,
+    pod_disruption_budget: PodDisruptionBudget,
+}
+
+fn built(changes: &[(&str, Value)]) -> Resources<Built> {
+    build(&validated(changes), &defaults()).unwrap()
+}
+
+fn golden(changes: &[(&str, Value)]) -> Golden {
+    let Resources { service_account, config_map, deployment, pod_disruption_budget, stage: Built } = built(changes);
+    Golden { service_account, config_map, deployment, pod_disruption_budget }
+}
+
+fn template(changes: &[(&str, Value)]) -> PodTemplateSpec {
+    built(changes).deployment.spec.unwrap().template
+}
+
+/// A consumer that says everything that can be said.
+fn everything() -> Vec<(&'static str, Value)> {
+    vec![
+        ("/spec/queue/region", json!("us-east-1")),
+        ("/spec/queue/endpoint", json!("http://localstack:4566")),
+        ("/spec/queue/visibilityTimeoutSeconds", json!(60)),
+        ("/spec/queue/bodyFormat", json!("Json")),
+        (
+            "/spec/model",
+            json!({
+                "task": "TextToImage",
+                "source": { "persistentVolumeClaim": { "claimName": "models", "path": "sdxl", "variant": "fp16" } },
+                "device": "Cuda",
+                "precision": "F16",
+                "parameters": { "steps": 4, "guidance_scale": 0.5, "scheduler": "on" },
+                "batch": { "maxSize": 4, "maxWaitMilliseconds": 20 },
+                "cache": { "emptyDir": { "sizeLimit": "40Gi" } },
+            }),
+        ),
+        ("/spec/output/keyTemplate", json!("{message_id}.{extension}")),
+        (
+            "/spec/worker",
+            json!({
+                "gpu": { "count": 2, "resourceName": "amd.com/gpu" },
+                "resources": { "requests": { "cpu": 2, "memory": "16Gi" }, "limits": { "memory": "16Gi" } },
+                "image": "registry.example/worker:7",
+                "imagePullPolicy": "IfNotPresent",
+                "imagePullSecrets": [{ "name": "pull" }],
+                "serviceAccountAnnotations": { "eks.amazonaws.com/role-arn": "arn:aws:iam::123456789012:role/worker" },
+                "nodeSelector": { "gpu": "a10g" },
+                "tolerations": [{ "key": "spot", "operator": "Exists" }],
+                "affinity": { "nodeAffinity": { "requiredDuringSchedulingIgnoredDuringExecution": { "nodeSelectorTerms": [
+                    { "matchExpressions": [{ "key": "zone", "operator": "In", "values": ["a"] }] } ] } } },
+                "env": [{ "name": "AWS_REGION", "value": "us-east-1" }],
+                "envFrom": [{ "secretRef": { "name": "aws" } }],
+                "podLabels": { "team": "pictures" },
+                "podAnnotations": { "example.com/cost": "7" },
+                "priorityClassName": "batch",
+                "runtimeClassName": "nvidia",
+                "updateStrategy": { "maxSurge": 1, "maxUnavailable": "50%" },
+                "terminationGracePeriodSeconds": 120,
+            }),
+        ),
+    ]
+}
+
+#[test]
+fn minimal() {
+    insta::assert_yaml_snapshot!(golden(&[]));
+}
+
+#[test]
+fn full() {
+    insta::assert_yaml_snapshot!(golden(&everything()));
+}
+
+#[test]
+fn scaling_alone_leaves_every_object_as_it_is() {
+    let bytes = |changes: &[(&str, Value)]| serde_json::to_string(&golden(changes)).unwrap();
+    let scaling = json!({ "minReplicas": 2, "maxReplicas": 50, "target": { "messagesPerReplica": 3 },
+        "scaleToZeroAfterSeconds": 60, "scaleDownStabilizationSeconds": 5 });
+    assert_eq!(bytes(&[]), bytes(&[("/spec/scaling", scaling)]));
+}
+
+#[test]
+fn a_new_version_of_the_operator_rolls_no_worker() {
+    let newer = Defaults { version: "2".into(), ..defaults() };
+    let built = build(&validated(&[]), &newer).unwrap();
+    assert_eq!(built.deployment.spec.unwrap().template, template(&[]));
+}
+
+#[test]
+fn what_workers_do_reaches_the_pod_template() {
+    let before = template(&[]);
+    for change in [
+        ("/spec/model/parameters", json!({ "milliseconds": 5 })),
+        ("/spec/model/batch", json!({ "maxSize": 8 })),
+        ("/spec/queue/visibilityTimeoutSeconds", json!(60)),
+        ("/spec/output/bucket", json!("other")),
+        ("/spec/worker/image", json!("other:1")),
+        ("/spec/worker/resources", json!({ "limits": { "memory": "1Gi" } })),
+        ("/spec/worker/gpu", json!({ "count": 2 })),
+        ("/spec/worker/env", json!([{ "name": "A", "value": "b" }])),
+        ("/spec/worker/terminationGracePeriodSeconds", json!(60)),
+    ] {
+        assert_ne!(template(std::slice::from_ref(&change)), before, "{change:?}");
+    }
+}
+
+#[test]
+fn the_image_follows_the_device() {
+    let image = |changes: &[(&str, Value)]| template(changes).spec.unwrap().containers[0].image.clone().unwrap();
+    let no_gpu = ("/spec/worker/gpu", json!({ "count": 0 }));
+    assert_eq!(image(&[]), "worker:1-cuda", "a GPU is asked for by default");
+    assert_eq!(image(std::slice::from_ref(&no_gpu)), "worker:1");
+    assert_eq!(image(&[("/spec/model/device", json!("Cpu"))]), "worker:1", "although a GPU is asked for");
+    assert_eq!(image(&[("/spec/worker/image", json!("mine:1"))]), "mine:1");
+}
+
+#[test]
+fn without_gpus_none_is_asked_for_or_tolerated() {
+    let pod = template(&[("/spec/worker/gpu", json!({ "count": 0 }))]).spec.unwrap();
+    assert_eq!(pod.tolerations, None);
+    assert_eq!(pod.containers[0].resources.clone().unwrap_or_default().limits, None);
+}
+
+#[test]
+fn the_token_of_the_hub_comes_from_its_secret() {
+    let source = json!({ "huggingFace": { "repository": "a/b", "tokenSecretRef": { "name": "hf", "key": "token" } } });
+    let pod = template(&[("/spec/model", json!({ "task": "TextToImage", "source": source }))]).spec.unwrap();
+    let token = pod.containers[0].env.iter().flatten().find(|v| v.name == "HF_TOKEN").unwrap();
+    let secret = token.value_from.as_ref().unwrap().secret_key_ref.as_ref().unwrap();
+    assert_eq!((secret.name.as_str(), secret.key.as_str()), ("hf", "token"));
+}
+
+#[test]
+fn a_named_service_account_is_used_and_none_is_made() {
+    let built = built(&[("/spec/worker/serviceAccountName", json!("mine"))]);
+    assert!(built.service_account.is_none());
+    let pod = built.deployment.spec.unwrap().template.spec.unwrap();
+    assert_eq!(pod.service_account_name.as_deref(), Some("mine"));
+}
+
+#[test]
+fn worker_yaml_is_read_as_it_was_meant() {
+    let map = built(&everything()).config_map;
+    let yaml = &map.data.unwrap()["worker.yaml"];
+    let config: millrace_api::WorkerConfig = serde_saphyr::from_str(yaml).unwrap();
+    let spec = validated(&everything());
+    assert_eq!(config.queue, spec.spec().queue);
+    assert_eq!(config.model, spec.spec().model);
+    assert_eq!(config.output, spec.spec().output);
+    assert_eq!(config.shutdown.grace_period_seconds, 105);
+}

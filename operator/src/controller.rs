@@ -1,0 +1,260 @@
+//! The controller: what wakes a pass, the pass as its six steps, and what follows an error.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::StreamExt as _;
+use k8s_openapi::jiff::Timestamp;
+use kube::runtime::controller::{self, Action};
+use kube::runtime::events::Recorder;
+use kube::runtime::reflector::ObjectRef;
+use kube::runtime::{Controller, watcher};
+use kube::{Client, ResourceExt as _};
+use millrace_api::QueueConsumer;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+
+use crate::apply::{ApplyError, apply};
+use crate::build::names::LABEL_INSTANCE;
+use crate::build::{Defaults, build};
+use crate::error::Error;
+use crate::memory::{Memories, Memory};
+use crate::metrics::Metrics;
+use crate::observe::{Observed, Sources, observe};
+use crate::queue::{Queues, Read, Trigger};
+use crate::scale::decide;
+use crate::status::{self, Outcome};
+use crate::validate::validate;
+use crate::workers::{Worker, WorkerClient};
+use crate::world::{Scope, Watches, World};
+use crate::{events, http::Readiness};
+
+/// Passes at the same time; one QueueConsumer never has two.
+const CONCURRENCY: u16 = 16;
+/// A pass without any news, in case a watch missed some.
+const RESYNC: Duration = Duration::from_mins(5);
+/// The next look at workers that are at work or on their way.
+const WORKING: Duration = Duration::from_secs(5);
+/// The next look at workers that are idle.
+const RESTING: Duration = Duration::from_secs(30);
+/// The next decision after the count moved under this one.
+const MOVED: Duration = Duration::from_millis(500);
+
+/// What all passes share.
+pub(crate) struct Context<R> {
+    pub(crate) client: Client,
+    pub(crate) defaults: Defaults,
+    pub(crate) queues: Queues<R>,
+    pub(crate) workers: WorkerClient,
+    pub(crate) recorder: Recorder,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) memories: Memories,
+}
+
+impl<R: Read> Context<R> {
+    /// A QueueConsumer is gone: nothing of it stays.
+    fn forget(&self, key: &ObjectRef<QueueConsumer>) {
+        self.queues.forget(key);
+        self.memories.forget(key);
+        self.metrics.forget(key);
+    }
+}
+
+/// What the passes of one scope share.
+struct Scoped<R> {
+    context: Arc<Context<R>>,
+    world: World,
+    trigger: Trigger,
+}
+
+/// Works on the QueueConsumers of a scope until `stop`.
+pub(crate) async fn run<R: Read>(
+    context: Arc<Context<R>>,
+    scope: Scope,
+    readiness: Arc<Readiness>,
+    stop: CancellationToken,
+) {
+    let forgetful = Arc::clone(&context);
+    let within_scope = scope.clone();
+    let (world, watches) = World::watch(&context.client, &scope, move |consumers| {
+        for key in forgetful.memories.keys() {
+            let here = matches!(&within_scope, Scope::Namespace(name) if key.namespace.as_ref() != Some(name));
+            if !here && consumers.get(&key).is_none() {
+                forgetful.forget(&key);
+            }
+        }
+    });
+    let Watches { consumers, deployments, pods, config_maps, service_accounts, budgets } = watches;
+    let (trigger, triggered) = mpsc::unbounded_channel();
+    let triggered =
+        futures::stream::unfold(triggered, async |mut triggered| Some((triggered.recv().await?, triggered)));
+    let scoped = Arc::new(Scoped { context, world: world.clone(), trigger });
+    let listed = world.clone();
+    tokio::spawn(async move {
+        listed.listed().await;
+        readiness.listed();
+    });
+    Controller::for_stream(consumers, world.consumers)
+        .with_config(controller::Config::default().concurrency(CONCURRENCY))
+        .owns_stream(deployments)
+        .owns_stream(config_maps)
+        .owns_stream(service_accounts)
+        .owns_stream(budgets)
+        .watches_stream(pods, |pod| {
+            let consumer = pod.labels().get(LABEL_INSTANCE).map(|name| ObjectRef::new(name));
+            consumer.map(|key| key.within(&pod.namespace().unwrap_or_default()))
+        })
+        .reconcile_on(triggered)
+        .graceful_shutdown_on(stop.cancelled_owned())
+        .run(reconcile, error_policy, scoped)
+        .for_each(async |result| report(result))
+        .await;
+}
+
+fn report(result: Result<(ObjectRef<QueueConsumer>, Action), controller::Error<Error, watcher::Error>>) {
+    match result {
+        // The pass itself has logged its error, and children of a consumer that is gone wake nobody.
+        Ok(_) | Err(controller::Error::ReconcilerFailed(..) | controller::Error::ObjectNotFound(_)) => {}
+        Err(error) => tracing::warn!(%error, "the controller reports"),
+    }
+}
+
+async fn reconcile<R: Read>(consumer: Arc<QueueConsumer>, scoped: Arc<Scoped<R>>) -> Result<Action, Error> {
+    let key = ObjectRef::from(&*consumer);
+    let context = &scoped.context;
+    let started = Instant::now();
+    let span = tracing::info_span!("reconcile", namespace = key.namespace, consumer = key.name);
+    let result = async {
+        // With foreground deletion the object stays until its children are gone: they must not be made again.
+        if consumer.metadata.deletion_timestamp.is_some() {
+            return Ok(Action::await_change());
+        }
+        // Before everything was listed a child that is missing may just not have been seen.
+        if timeout(WORKING, scoped.world.listed()).await.is_err() {
+            return Ok(Action::requeue(WORKING));
+        }
+        let memory = context.memories.of(&key);
+        let mut memory = memory.lock().await;
+        memory.about(&consumer);
+        let result = pass(&consumer, &scoped, &mut memory).await;
+        match &result {
+            Ok(_) => memory.failures = 0,
+            Err(error) => {
+                memory.failures = memory.failures.saturating_add(1);
+                tracing::warn!(reason = error.reason(), failures = memory.failures, %error, "the pass failed");
+            }
+        }
+        result
+    };
+    let result = result.instrument(span).await;
+    if scoped.world.consumers.get(&key).is_none() {
+        context.forget(&key);
+    }
+    context.metrics.reconciled(result.as_ref().map_or_else(Error::reason, |_| "ok"), started.elapsed());
+    result
+}
+
+/// One pass: QueueConsumer + world → Observed → Validated → Decision → `Resources<Built>` → `Resources<Applied>` → Status.
+async fn pass<R: Read>(
+    consumer: &Arc<QueueConsumer>,
+    scoped: &Scoped<R>,
+    memory: &mut Memory,
+) -> Result<Action, Error> {
+    let Scoped { context, world, trigger } = scoped;
+    let sources = Sources { world, queues: &context.queues, workers: &context.workers, trigger };
+    let seen = observe(consumer, &sources, memory).await;
+    let outcome = Box::pin(act(consumer, context, &seen, memory)).await;
+    tell(consumer, context, &seen, &outcome, memory).await?;
+    let next = next_look(&seen, &outcome);
+    match outcome {
+        Outcome::Failed(_, error) => Err(error.into()),
+        Outcome::Invalid(_) | Outcome::Done(..) => Ok(Action::requeue(next)),
+    }
+}
+
+/// Validated → Decision → Built → Applied.
+async fn act<R: Read>(
+    consumer: &Arc<QueueConsumer>,
+    context: &Context<R>,
+    seen: &Observed,
+    memory: &mut Memory,
+) -> Outcome {
+    let validated = match validate(consumer) {
+        Ok(validated) => validated,
+        Err(problems) => return Outcome::Invalid(problems),
+    };
+    let decision = decide(&validated, seen, Instant::now());
+    let depth = seen.reading.depth.as_ref().ok().copied();
+    let news = depth.is_some() && memory.depth != depth;
+    memory.depth = depth;
+    tracing::debug!(from = decision.from, desired = decision.desired, reason = %decision.reason, "{}", decision.message);
+    memory.history = decision.history.clone();
+    let applied = match build(&validated, &context.defaults) {
+        Ok(built) => Box::pin(apply(&context.client, &validated, built, &decision, seen, memory)).await,
+        Err(error) => {
+            let (kind, name) = ("ConfigMap", validated.name());
+            Err(ApplyError::Refused { kind, name, message: error.to_string() })
+        }
+    };
+    match applied {
+        Ok(applied) => {
+            if let Some((from, to)) = applied.stage.scaled {
+                // A change that waited for the end of a window says nothing about how fast a reading is acted on.
+                let latency = news.then(|| seen.reading.at.elapsed());
+                context.metrics.scaled(&ObjectRef::from(&**consumer), from, to, latency);
+            }
+            Outcome::Done(Box::new(decision), Box::new(applied))
+        }
+        Err(error) => Outcome::Failed(Box::new(decision), error),
+    }
+}
+
+/// Status and Events, where there is something new.
+async fn tell<R: Read>(
+    consumer: &QueueConsumer,
+    context: &Context<R>,
+    seen: &Observed,
+    outcome: &Outcome,
+    memory: &mut Memory,
+) -> Result<(), Error> {
+    let before = memory.status.take().or_else(|| consumer.status.clone()).unwrap_or_default();
+    let after = status::compute(consumer, seen, outcome, &before, Timestamp::now());
+    context.metrics.replicas(&ObjectRef::from(consumer), after.desired_replicas, after.ready_replicas);
+    if after == before {
+        memory.status = Some(before);
+        return Ok(());
+    }
+    // First, so that what was done is told even where the status cannot be written.
+    events::publish(&context.recorder, consumer, outcome, &before, &after).await;
+    // What is remembered is empty on failure, so that the next pass compares with what the cluster has and writes again.
+    status::write(&context.client, consumer, &after).await?;
+    memory.status = Some(after);
+    Ok(())
+}
+
+/// When to look again without being woken.
+fn next_look(seen: &Observed, outcome: &Outcome) -> Duration {
+    if outcome.applied().is_some_and(|applied| applied.moved) {
+        return MOVED;
+    }
+    let busy = !seen.reading.depth.as_ref().is_ok_and(crate::queue::Depth::is_idle)
+        || seen.workers.iter().any(Worker::is_busy);
+    let unready = seen.workers.iter().any(|w| w.state().is_none_or(|s| !s.ready));
+    let look = match () {
+        () if seen.workers.is_empty() => RESYNC,
+        () if busy || unready => WORKING,
+        () => RESTING,
+    };
+    // A little later than the end of a wait, so that it has ended.
+    let recheck = outcome.decision().and_then(|decision| decision.recheck).map(|wait| wait + Duration::from_millis(50));
+    recheck.map_or(look, |recheck| recheck.min(look))
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the signature that kube calls")]
+fn error_policy<R: Read>(consumer: Arc<QueueConsumer>, error: &Error, scoped: Arc<Scoped<R>>) -> Action {
+    let memory = scoped.context.memories.of(&ObjectRef::from(&*consumer));
+    let failures = memory.try_lock().map_or(1, |memory| memory.failures);
+    Action::requeue(error.requeue(failures))
+}

@@ -1,0 +1,70 @@
+//! Which Events a change of the status gives, in which order.
+
+use serde_json::json;
+
+use super::*;
+
+fn status(conditions: &[(&str, &str, &str)]) -> QueueConsumerStatus {
+    let conditions: Vec<_> = conditions
+        .iter()
+        .map(|(kind, status, reason)| {
+            json!({ "type": kind, "status": status, "reason": reason, "message": format!("about {kind}"),
+                "lastTransitionTime": "2026-11-23T00:00:00Z" })
+        })
+        .collect();
+    serde_json::from_value(json!({ "readyReplicas": 4, "desiredReplicas": 4, "conditions": conditions })).unwrap()
+}
+
+fn reasons(before: &[(&str, &str, &str)], after: &[(&str, &str, &str)]) -> Vec<String> {
+    let outcome = Outcome::Invalid(Vec::new());
+    let notes = notes("sdxl", &outcome, &status(before), &status(after));
+    notes.into_iter().map(|n| format!("{}{}", if n.warning { "!" } else { "" }, n.reason)).collect()
+}
+
+#[test]
+fn only_changes_are_told() {
+    let same = [
+        ("Ready", "False", "InvalidSpec"),
+        ("QueueAccessible", "False", "QueueNotFound"),
+        ("WorkersAvailable", "False", "Unschedulable"),
+    ];
+    assert!(reasons(&same, &same).is_empty());
+    assert_eq!(reasons(&[], &same), ["!InvalidSpec", "!QueueNotFound", "!Unschedulable"]);
+}
+
+#[test]
+fn a_queue_is_told_when_it_goes_and_when_it_is_back() {
+    let good = [("QueueAccessible", "True", "AsExpected")];
+    let gone = [("QueueAccessible", "False", "QueueNotFound")];
+    let unread = [("QueueAccessible", "Unknown", "NotReadYet")];
+    assert_eq!(reasons(&good, &gone), ["!QueueNotFound"]);
+    assert_eq!(reasons(&gone, &good), ["QueueAccessible"]);
+    assert_eq!(reasons(&unread, &good), ["QueueAccessible"]);
+    assert!(reasons(&[], &unread).is_empty());
+}
+
+#[test]
+fn workers_are_told_when_they_are_ready_and_when_they_cannot_be() {
+    let starting = [("WorkersAvailable", "True", "WorkersStarting")];
+    let ready = [("WorkersAvailable", "True", "AsExpected")];
+    let zero = [("WorkersAvailable", "True", "ScaledToZero")];
+    assert_eq!(reasons(&starting, &ready), ["WorkersReady"]);
+    assert_eq!(reasons(&starting, &[("WorkersAvailable", "False", "ImagePullBackOff")]), ["!ImagePullBackOff"]);
+    assert!(reasons(&ready, &zero).is_empty());
+    assert!(reasons(&zero, &starting).is_empty());
+}
+
+#[test]
+fn a_worker_s_problem_is_told_once() {
+    let degraded = ("Degraded", "True", "ModelFileMissing");
+    assert_eq!(reasons(&[], &[degraded]), ["!ModelFileMissing"]);
+    let nobody = [("WorkersAvailable", "False", "ModelFileMissing"), degraded];
+    assert_eq!(reasons(&[], &nobody), ["!ModelFileMissing"]);
+}
+
+#[test]
+fn a_long_note_is_cut_at_a_character() {
+    let text = shortened("é".repeat(2000));
+    assert!(text.len() <= 1024 && text.ends_with('…'));
+    assert_eq!(shortened("short".into()), "short");
+}

@@ -1,0 +1,130 @@
+//! Everything that a pass reads, read once at its beginning: children, pods, the queue's last reading and the workers'
+//! own reports.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::runtime::reflector::ObjectRef;
+use kube::{Resource as _, ResourceExt as _};
+use millrace_api::QueueConsumer;
+
+use crate::build::names::LABEL_INSTANCE;
+use crate::memory::Memory;
+use crate::queue::{QueueAddress, Queues, Read, Reading, Trigger};
+use crate::scale::History;
+use crate::validate::Validated;
+use crate::workers::{Worker, WorkerClient};
+use crate::world::{World, child};
+
+/// Workers are asked no more often than this.
+const ASK_EVERY: Duration = Duration::from_secs(5);
+/// A pass that comes a little early counts as on time.
+const SLACK: Duration = Duration::from_millis(500);
+
+/// Everything that a pass reads.
+#[derive(Debug, Clone)]
+pub(crate) struct Observed {
+    pub(crate) deployment: Option<Arc<Deployment>>,
+    /// Pods of this consumer that are not being deleted.
+    pub(crate) pods: Vec<Arc<Pod>>,
+    pub(crate) config_map: Option<ObjectMeta>,
+    pub(crate) service_account: Option<ObjectMeta>,
+    pub(crate) budget: Option<ObjectMeta>,
+    pub(crate) reading: Reading,
+    /// What workers said; empty while there are none.
+    pub(crate) workers: Vec<Worker>,
+    pub(crate) history: History,
+    /// `status.desiredReplicas` of the last pass.
+    pub(crate) last_desired: i32,
+}
+
+impl Observed {
+    /// Workers that are asked for now. Before there is a Deployment: what it begins with, never fewer than were wanted.
+    pub(crate) fn replicas(&self, spec: &Validated) -> i32 {
+        let scaling = &spec.spec().scaling;
+        match &self.deployment {
+            Some(deployment) => deployment_replicas(deployment),
+            None => self.last_desired.clamp(scaling.min_replicas, scaling.max_replicas.max(scaling.min_replicas)),
+        }
+    }
+
+    /// Whether pods of an older template are still there, or Kubernetes has not seen the newest one yet.
+    pub(crate) fn rolling(&self) -> bool {
+        let Some(deployment) = &self.deployment else { return false };
+        let status = deployment.status.clone().unwrap_or_default();
+        status.observed_generation < deployment.metadata.generation
+            || status.updated_replicas.unwrap_or_default() < status.replicas.unwrap_or_default()
+    }
+}
+
+/// `spec.replicas`, which Kubernetes takes as 1 where it is missing.
+pub(crate) fn deployment_replicas(deployment: &Deployment) -> i32 {
+    deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1)
+}
+
+/// Where things are read.
+pub(crate) struct Sources<'a, R> {
+    pub(crate) world: &'a World,
+    pub(crate) queues: &'a Queues<R>,
+    pub(crate) workers: &'a WorkerClient,
+    pub(crate) trigger: &'a Trigger,
+}
+
+/// Reads everything.
+pub(crate) async fn observe<R: Read>(
+    consumer: &QueueConsumer,
+    sources: &Sources<'_, R>,
+    memory: &mut Memory,
+) -> Observed {
+    let world = sources.world;
+    let deployment = child(&world.deployments, consumer);
+    let pods = pods(world, consumer);
+    let working = !pods.is_empty() || deployment.as_deref().is_some_and(|d| deployment_replicas(d) > 0);
+    let key = ObjectRef::from(consumer);
+    let reading = if let Ok(address) = QueueAddress::of(&consumer.spec.queue) {
+        sources.queues.read(&key, &address, working, sources.trigger)
+    } else {
+        sources.queues.forget(&key);
+        Reading::none(Instant::now())
+    };
+    let workers = ask(&pods, sources.workers, memory).await;
+    let status = memory.status.as_ref().or(consumer.status.as_ref());
+    Observed {
+        deployment,
+        pods,
+        config_map: child(&world.config_maps, consumer).map(|object| object.metadata.clone()),
+        service_account: child(&world.service_accounts, consumer).map(|object| object.metadata.clone()),
+        budget: child(&world.budgets, consumer).map(|object| object.metadata.clone()),
+        reading,
+        workers,
+        history: memory.history.clone(),
+        last_desired: status.map_or(0, |status| status.desired_replicas),
+    }
+}
+
+fn pods(world: &World, consumer: &QueueConsumer) -> Vec<Arc<Pod>> {
+    let (namespace, name) = (consumer.namespace(), consumer.name_any());
+    let mut pods = world.pods.state_filter(|pod| {
+        pod.metadata.deletion_timestamp.is_none()
+            && pod.meta().namespace == namespace
+            && pod.labels().get(LABEL_INSTANCE) == Some(&name)
+    });
+    pods.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
+    pods
+}
+
+/// Asks the workers, unless that was done a moment ago and there are no others now.
+async fn ask(pods: &[Arc<Pod>], client: &WorkerClient, memory: &mut Memory) -> Vec<Worker> {
+    if let Some((asked, workers)) = &memory.workers {
+        let same = workers.iter().map(|w| &w.pod).eq(pods.iter().filter_map(|p| p.metadata.name.as_ref()));
+        if same && asked.elapsed() + SLACK < ASK_EVERY {
+            return workers.clone();
+        }
+    }
+    let workers = if pods.is_empty() { Vec::new() } else { client.ask(pods).await };
+    memory.workers = Some((Instant::now(), workers.clone()));
+    workers
+}

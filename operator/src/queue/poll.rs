@@ -1,0 +1,140 @@
+//! A task for each distinct queue that some QueueConsumer names. It ends with the last of them.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use kube::runtime::reflector::ObjectRef;
+use millrace_api::QueueConsumer;
+use tokio::sync::{mpsc, watch};
+use tokio::task::AbortHandle;
+use tokio::time::sleep_until;
+
+use super::{QueueAddress, QueueError, Read, Reading, plan};
+use crate::metrics::Metrics;
+
+/// Where the name of a QueueConsumer goes whose queue has a new reading.
+pub(crate) type Trigger = mpsc::UnboundedSender<ObjectRef<QueueConsumer>>;
+type Key = ObjectRef<QueueConsumer>;
+
+/// All queues that are read.
+pub(crate) struct Queues<R> {
+    shared: Arc<Shared<R>>,
+}
+
+struct Shared<R> {
+    reader: R,
+    metrics: Arc<Metrics>,
+    pollers: Mutex<HashMap<QueueAddress, Poller>>,
+}
+
+struct Poller {
+    latest: Reading,
+    subscribers: HashMap<Key, Subscriber>,
+    /// Whether any subscriber has workers.
+    workers: watch::Sender<bool>,
+    task: AbortHandle,
+}
+
+struct Subscriber {
+    workers: bool,
+    trigger: Trigger,
+}
+
+impl Drop for Poller {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl<R: Read> Queues<R> {
+    /// Reads with `reader`.
+    pub(crate) fn new(reader: R, metrics: Arc<Metrics>) -> Self {
+        Self { shared: Arc::new(Shared { reader, metrics, pollers: Mutex::default() }) }
+    }
+
+    /// The last reading of a consumer's queue. From now on that queue is read, faster where the consumer has workers,
+    /// and `trigger` gets the consumer's name whenever a reading differs from the one before.
+    pub(crate) fn read(&self, key: &Key, address: &QueueAddress, workers: bool, trigger: &Trigger) -> Reading {
+        let mut pollers = self.shared.pollers();
+        pollers.retain(|other, poller| other == address || poller.without(key));
+        let poller = pollers.entry(address.clone()).or_insert_with(|| self.shared.clone().start(address.clone()));
+        poller.subscribers.insert(key.clone(), Subscriber { workers, trigger: trigger.clone() });
+        poller.replan();
+        poller.latest.as_of(Instant::now())
+    }
+
+    /// A consumer is gone, or its queue is unknown.
+    pub(crate) fn forget(&self, key: &Key) {
+        self.shared.pollers().retain(|_, poller| poller.without(key));
+    }
+}
+
+impl<R: Read> Shared<R> {
+    fn pollers(&self) -> MutexGuard<'_, HashMap<QueueAddress, Poller>> {
+        self.pollers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn start(self: Arc<Self>, address: QueueAddress) -> Poller {
+        let (workers, plan) = watch::channel(false);
+        let task = tokio::spawn(self.poll(address, plan)).abort_handle();
+        Poller { latest: Reading::none(Instant::now()), subscribers: HashMap::new(), workers, task }
+    }
+
+    /// Reads one queue until it is aborted.
+    async fn poll(self: Arc<Self>, address: QueueAddress, mut workers: watch::Receiver<bool>) {
+        let mut failures = 0_u32;
+        loop {
+            let depth = self.reader.read(&address).await;
+            failures = if depth.is_ok() { 0 } else { failures.saturating_add(1) };
+            self.metrics.sqs("GetQueueAttributes", depth.as_ref().map_or_else(QueueError::reason, |_| "ok"));
+            let read = tokio::time::Instant::now();
+            self.publish(&address, Reading { at: read.into_std(), depth: depth.clone() });
+            let jitter = fastrand::f64();
+            loop {
+                let next = read + plan::wait(&depth, *workers.borrow_and_update(), failures, jitter);
+                tokio::select! {
+                    () = sleep_until(next) => break,
+                    changed = workers.changed() => if changed.is_err() { return },
+                }
+            }
+        }
+    }
+
+    fn publish(&self, address: &QueueAddress, reading: Reading) {
+        let mut pollers = self.pollers();
+        let Some(poller) = pollers.get_mut(address) else { return };
+        if let Ok(depth) = &reading.depth {
+            for key in poller.subscribers.keys() {
+                self.metrics.depth(key, depth);
+            }
+        }
+        let differs = reading.differs(&poller.latest);
+        poller.latest = reading;
+        if differs {
+            for (key, subscriber) in &poller.subscribers {
+                // Nobody listens only when the operator stops.
+                let _ = subscriber.trigger.send(key.clone());
+            }
+        }
+    }
+}
+
+impl Poller {
+    /// Takes a consumer out; false where it was the last one.
+    fn without(&mut self, key: &Key) -> bool {
+        if self.subscribers.remove(key).is_some() {
+            self.replan();
+        }
+        !self.subscribers.is_empty()
+    }
+
+    fn replan(&self) {
+        let any = self.subscribers.values().any(|s| s.workers);
+        self.workers.send_if_modified(|workers| std::mem::replace(workers, any) != any);
+    }
+}
+
+#[cfg(test)]
+#[path = "poll_tests.rs"]
+mod tests;

@@ -1,0 +1,137 @@
+//! The status: computed from all that a pass found, and written only when it says something new.
+
+mod conditions;
+mod trouble;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Client, Resource as _, ResourceExt as _};
+use millrace_api::{LastScale, QueueConsumer, QueueConsumerStatus, QueueDepth};
+use serde_json::json;
+
+use crate::apply::{Applied, ApplyError, FIELD_MANAGER};
+use crate::build::Resources;
+use crate::error::{CallError, Error, within};
+use crate::observe::Observed;
+use crate::scale::Decision;
+use crate::validate::Problem;
+
+/// How a pass ended.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// The spec cannot work; nothing was touched.
+    Invalid(Vec<Problem>),
+    /// Decided, and not all could be applied.
+    Failed(Box<Decision>, ApplyError),
+    /// Decided and applied.
+    Done(Box<Decision>, Box<Resources<Applied>>),
+}
+
+impl Outcome {
+    /// The decision, where one could be made.
+    pub(crate) fn decision(&self) -> Option<&Decision> {
+        match self {
+            Self::Invalid(_) => None,
+            Self::Failed(decision, _) | Self::Done(decision, _) => Some(decision),
+        }
+    }
+
+    /// What was applied, where all was.
+    pub(crate) fn applied(&self) -> Option<&Applied> {
+        match self {
+            Self::Done(_, resources) => Some(&resources.stage),
+            Self::Invalid(_) | Self::Failed(..) => None,
+        }
+    }
+}
+
+/// The status after a pass. `before` is the one of the pass before.
+pub(crate) fn compute(
+    consumer: &QueueConsumer,
+    seen: &Observed,
+    outcome: &Outcome,
+    before: &QueueConsumerStatus,
+    now: Timestamp,
+) -> QueueConsumerStatus {
+    let workers = seen.deployment.as_ref().and_then(|d| d.status.clone()).unwrap_or_default();
+    let depth = seen.reading.depth.as_ref().ok();
+    let generation = consumer.metadata.generation;
+    let conditions = conditions::of(seen, outcome, before.desired_replicas);
+    QueueConsumerStatus {
+        observed_generation: generation,
+        replicas: workers.replicas.unwrap_or_default(),
+        ready_replicas: workers.ready_replicas.unwrap_or_default(),
+        desired_replicas: outcome.decision().map_or(before.desired_replicas, |decision| decision.desired),
+        // The last known counts stay while the queue cannot be read; QueueAccessible says that they are old.
+        queue: depth
+            .map(|depth| QueueDepth { visible: depth.visible, in_flight: depth.in_flight, delayed: depth.delayed })
+            .or(before.queue),
+        last_scale: last_scale(outcome, now).or_else(|| before.last_scale.clone()),
+        conditions: conditions.into_iter().map(|finding| finding.dated(&before.conditions, generation, now)).collect(),
+    }
+}
+
+fn last_scale(outcome: &Outcome, now: Timestamp) -> Option<LastScale> {
+    let (from, to) = outcome.applied()?.scaled?;
+    let decision = outcome.decision()?;
+    let reason = match decision.reason {
+        crate::scale::Reason::Rule => decision.rule.to_string(),
+        reason => reason.to_string(),
+    };
+    Some(LastScale { time: Time(now), from, to, reason, message: decision.message.clone() })
+}
+
+/// A condition without its times.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Finding {
+    kind: &'static str,
+    status: &'static str,
+    reason: String,
+    message: String,
+}
+
+impl Finding {
+    /// As a condition: dated now, or as before where its status is as before.
+    fn dated(self, before: &[Condition], generation: Option<i64>, now: Timestamp) -> Condition {
+        let same = before.iter().find(|c| c.type_ == self.kind && c.status == self.status);
+        Condition {
+            last_transition_time: same.map_or(Time(now), |c| c.last_transition_time.clone()),
+            type_: self.kind.into(),
+            status: self.status.into(),
+            reason: self.reason,
+            message: self.message,
+            observed_generation: generation,
+        }
+    }
+}
+
+/// Writes a status.
+pub(crate) async fn write(
+    client: &Client,
+    consumer: &QueueConsumer,
+    status: &QueueConsumerStatus,
+) -> Result<(), Error> {
+    let name = consumer.name_any();
+    let api: Api<QueueConsumer> = Api::namespaced(client.clone(), &consumer.namespace().unwrap_or_default());
+    let patch = json!({
+        "apiVersion": QueueConsumer::api_version(&()),
+        "kind": QueueConsumer::kind(&()),
+        "metadata": { "name": name, "uid": consumer.metadata.uid },
+        "status": status,
+    });
+    let parameters = PatchParams::apply(FIELD_MANAGER).force();
+    match within(api.patch_status(&name, &parameters, &Patch::Apply(&patch))).await {
+        Ok(_) => Ok(()),
+        // Deleted since, or deleted and made anew: there is nobody to tell.
+        Err(error) if is_gone(&error) => Ok(()),
+        Err(error) => Err(Error::Status(error)),
+    }
+}
+
+fn is_gone(error: &CallError) -> bool {
+    error.is_not_found() || error.is_conflict()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,105 @@
+//! Why workers are not there, in Kubernetes' own words: from the Deployment's conditions and the pods' statuses.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use kube::ResourceExt as _;
+
+use crate::observe::Observed;
+
+/// Something that keeps a worker from running or from being ready.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Trouble {
+    /// Kubernetes' word for it, or a worker's own.
+    pub(super) reason: String,
+    /// The thing and what is wrong with it.
+    pub(super) message: String,
+}
+
+/// The gravest trouble that Kubernetes reports, or none.
+pub(super) fn of_pods(seen: &Observed) -> Option<Trouble> {
+    let refused = seen.deployment.as_deref().and_then(refused);
+    refused
+        .or_else(|| first(seen, of_containers))
+        .or_else(|| first(seen, unschedulable))
+        .or_else(|| first(seen, failed))
+}
+
+/// What workers that run say about themselves: all distinct problems, at most three of them in words.
+pub(super) fn of_workers(seen: &Observed) -> Option<Trouble> {
+    let mut told = BTreeSet::new();
+    let mut words = Vec::new();
+    let mut reason = None;
+    for (worker, state) in seen.workers.iter().filter_map(|w| Some((w, w.state()?))) {
+        for problem in &state.problems {
+            reason.get_or_insert_with(|| problem.reason.clone());
+            if told.insert((&problem.reason, &problem.message)) && words.len() < 3 {
+                words.push(format!("worker {}: {}", worker.pod, problem.message));
+            }
+        }
+    }
+    reason.map(|reason| Trouble { reason, message: words.join("; ") })
+}
+
+fn first(seen: &Observed, of: fn(&Pod) -> Option<Trouble>) -> Option<Trouble> {
+    seen.pods.iter().find_map(|pod| of(pod))
+}
+
+/// The ReplicaSet may not make pods: quota, Pod Security, an admission webhook.
+fn refused(deployment: &Deployment) -> Option<Trouble> {
+    let conditions = deployment.status.as_ref()?.conditions.as_ref()?;
+    let failure = conditions.iter().find(|c| c.type_ == "ReplicaFailure" && c.status == "True")?;
+    let reason = failure.reason.clone().filter(|r| !r.is_empty()).unwrap_or_else(|| "FailedCreate".into());
+    Some(Trouble { reason, message: failure.message.clone().unwrap_or_default() })
+}
+
+fn of_containers(pod: &Pod) -> Option<Trouble> {
+    let statuses = pod.status.as_ref()?.container_statuses.as_ref()?;
+    let (reason, what) = statuses.iter().filter(|c| !c.ready).find_map(of_container)?;
+    Some(Trouble { reason, message: format!("pod {}: {what}", pod.name_any()) })
+}
+
+fn of_container(container: &ContainerStatus) -> Option<(String, String)> {
+    let last = container.last_state.as_ref().and_then(|s| s.terminated.as_ref());
+    let ended = container.state.as_ref().and_then(|s| s.terminated.as_ref()).or(last);
+    let times = container.restart_count;
+    if let Some(ended) = ended.filter(|e| e.reason.as_deref() == Some("OOMKilled")) {
+        let message = format!(
+            "the container ran out of memory (exit code {}, restarted {times} times): raise spec.worker.resources.limits.memory",
+            ended.exit_code
+        );
+        return Some(("OOMKilled".into(), message));
+    }
+    let waiting = container.state.as_ref()?.waiting.as_ref()?;
+    let reason = waiting.reason.as_deref().unwrap_or_default();
+    let message = waiting.message.clone().unwrap_or_else(|| reason.to_owned());
+    match reason {
+        "" | "ContainerCreating" | "PodInitializing" => None,
+        // The kubelet alternates between the two: one word for both keeps the condition from flapping.
+        "ErrImagePull" | "ImagePullBackOff" => Some(("ImagePullBackOff".into(), message)),
+        "CrashLoopBackOff" => {
+            let code = ended.map_or_else(String::new, |e| format!(" with exit code {}", e.exit_code));
+            Some((
+                reason.into(),
+                format!("the container ended{code} and was restarted {times} times; see `kubectl logs --previous`"),
+            ))
+        }
+        _ => Some((reason.into(), message)),
+    }
+}
+
+fn unschedulable(pod: &Pod) -> Option<Trouble> {
+    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
+    let scheduled = conditions.iter().find(|c| c.type_ == "PodScheduled" && c.status == "False")?;
+    let reason = scheduled.reason.clone().filter(|r| r == "Unschedulable" || r == "SchedulingGated")?;
+    let message = format!("pod {}: {}", pod.name_any(), scheduled.message.as_deref().unwrap_or_default());
+    Some(Trouble { reason, message })
+}
+
+fn failed(pod: &Pod) -> Option<Trouble> {
+    let status = pod.status.as_ref().filter(|s| s.phase.as_deref() == Some("Failed"))?;
+    let reason = status.reason.clone().unwrap_or_else(|| "PodFailed".into());
+    let message = format!("pod {}: {}", pod.name_any(), status.message.as_deref().unwrap_or("it failed"));
+    Some(Trouble { reason, message })
+}

@@ -1,0 +1,266 @@
+//! What the CRD's schema and rules cannot check. Every problem is found at once, each with its field.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Affinity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::{Resource as _, ResourceExt as _};
+use millrace_api::{Device, KeyTemplate, QueueConsumer, QueueConsumerSpec};
+use serde_json::Value;
+
+use crate::build::{ANNOTATION_PREFIX, names};
+use crate::queue::QueueAddress;
+use crate::scale::Rule;
+
+/// A field whose value cannot work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Problem {
+    /// Its path: `spec.queue.region`.
+    pub(crate) field: String,
+    /// What is wrong and what to do.
+    pub(crate) message: String,
+}
+
+impl Problem {
+    pub(crate) fn new(field: impl Into<String>, message: impl fmt::Display) -> Self {
+        Self { field: field.into(), message: message.to_string() }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.field, self.message)
+    }
+}
+
+/// A QueueConsumer that can be built and scaled.
+#[derive(Debug, Clone)]
+pub(crate) struct Validated {
+    consumer: Arc<QueueConsumer>,
+    /// What children name as their controller.
+    pub(crate) owner: OwnerReference,
+    /// How many workers the queue needs.
+    pub(crate) rule: Rule,
+    /// `spec.worker.affinity`, read.
+    pub(crate) affinity: Option<Affinity>,
+}
+
+impl Validated {
+    pub(crate) fn name(&self) -> String {
+        self.consumer.name_any()
+    }
+
+    pub(crate) fn namespace(&self) -> String {
+        self.consumer.namespace().unwrap_or_default()
+    }
+
+    pub(crate) fn spec(&self) -> &QueueConsumerSpec {
+        &self.consumer.spec
+    }
+
+    /// Whether the model runs on the CPU, whatever else the pod asks for.
+    pub(crate) fn on_cpu(&self) -> bool {
+        match self.spec().model.device {
+            Device::Cpu => true,
+            Device::Cuda => false,
+            Device::Auto => self.spec().worker.gpu.count == 0,
+        }
+    }
+}
+
+/// Environment variables that the operator sets itself.
+const OWN_VARIABLES: [&str; 2] = ["POD_NAME", "POD_NAMESPACE"];
+/// What all of millrace's own variables begin with.
+const OWN_VARIABLES_PREFIX: &str = "MILLRACE_";
+
+/// Checks everything.
+pub(crate) fn validate(consumer: &Arc<QueueConsumer>) -> Result<Validated, Vec<Problem>> {
+    let spec = &consumer.spec;
+    let mut problems = Vec::new();
+    if let Err(problem) = QueueAddress::of(&spec.queue) {
+        problems.push(problem);
+    }
+    if let Err(error) = spec.output.key_template.parse::<KeyTemplate>() {
+        problems.push(Problem::new("spec.output.keyTemplate", error));
+    }
+    if spec.model.device == Device::Cuda && spec.worker.gpu.count == 0 {
+        problems.push(Problem::new("spec.model.device", "Cuda needs a GPU: set spec.worker.gpu.count to 1 or more"));
+    }
+    let affinity = affinity(spec).unwrap_or_else(|problem| {
+        problems.push(problem);
+        None
+    });
+    environment(spec, &mut problems);
+    pod_metadata(spec, &mut problems);
+    worker(spec, &mut problems);
+    let rule = Rule::of(&spec.scaling.target).unwrap_or_else(|problem| {
+        problems.push(problem);
+        Rule::MessagesPerReplica(1)
+    });
+    let owner = consumer.controller_owner_ref(&()).unwrap_or_else(|| {
+        problems.push(Problem::new("metadata.uid", "is missing: this object does not come from an API server"));
+        OwnerReference::default()
+    });
+    if problems.is_empty() {
+        Ok(Validated { consumer: Arc::clone(consumer), owner, rule, affinity })
+    } else {
+        Err(problems)
+    }
+}
+
+fn affinity(spec: &QueueConsumerSpec) -> Result<Option<Affinity>, Problem> {
+    let words = &spec.worker.affinity;
+    if words.is_empty() {
+        return Ok(None);
+    }
+    if let Some(key) = words.keys().find(|k| !["nodeAffinity", "podAffinity", "podAntiAffinity"].contains(&k.as_str()))
+    {
+        let message = "is unknown; an affinity has nodeAffinity, podAffinity and podAntiAffinity";
+        return Err(Problem::new(format!("spec.worker.affinity.{key}"), message));
+    }
+    let read = serde_json::from_value(Value::Object(words.clone()));
+    read.map(Some).map_err(|error| {
+        Problem::new("spec.worker.affinity", format_args!("is not an affinity as pods have it: {error}"))
+    })
+}
+
+fn environment(spec: &QueueConsumerSpec, problems: &mut Vec<Problem>) {
+    let token =
+        spec.model.source.as_ref().and_then(|s| s.hugging_face.as_ref()).is_some_and(|h| h.token_secret_ref.is_some());
+    let mut seen = BTreeSet::new();
+    for (index, variable) in spec.worker.env.iter().enumerate() {
+        let name = variable.name.as_str();
+        let field = format!("spec.worker.env[{index}].name");
+        if name.starts_with(OWN_VARIABLES_PREFIX) || OWN_VARIABLES.contains(&name) {
+            problems.push(Problem::new(field, format_args!("{name} is set by millrace itself: choose another name")));
+        } else if token && name == "HF_TOKEN" {
+            let message = "HF_TOKEN is set from spec.model.source.huggingFace.tokenSecretRef: remove one of the two";
+            problems.push(Problem::new(field, message));
+        } else if !seen.insert(name) {
+            problems.push(Problem::new(field, format_args!("{name} is there twice: remove one of them")));
+        }
+    }
+}
+
+fn pod_metadata(spec: &QueueConsumerSpec, problems: &mut Vec<Problem>) {
+    for label in spec.worker.pod_labels.keys().filter(|l| names::OWN_LABELS.contains(&l.as_str())) {
+        let field = format!("spec.worker.podLabels[{label}]");
+        problems.push(Problem::new(field, "is set by millrace itself, which finds its pods by it: remove it"));
+    }
+    for annotation in spec.worker.pod_annotations.keys().filter(|a| a.starts_with(ANNOTATION_PREFIX)) {
+        let field = format!("spec.worker.podAnnotations[{annotation}]");
+        problems.push(Problem::new(
+            field,
+            format_args!("annotations under {ANNOTATION_PREFIX} are millrace's own: remove it"),
+        ));
+    }
+}
+
+fn worker(spec: &QueueConsumerSpec, problems: &mut Vec<Problem>) {
+    let worker = &spec.worker;
+    for (part, amounts) in [("requests", &worker.resources.requests), ("limits", &worker.resources.limits)] {
+        if worker.gpu.count > 0 && amounts.contains_key(&worker.gpu.resource_name) {
+            let field = format!("spec.worker.resources.{part}[{}]", worker.gpu.resource_name);
+            problems.push(Problem::new(field, "GPUs are asked for by spec.worker.gpu.count: remove it here"));
+        }
+    }
+    if worker.service_account_name.is_some() && !worker.service_account_annotations.is_empty() {
+        let message = "only a ServiceAccount that millrace makes can be annotated: annotate the one that spec.worker.serviceAccountName names yourself, or remove one of the two fields";
+        problems.push(Problem::new("spec.worker.serviceAccountAnnotations", message));
+    }
+    if worker.termination_grace_period_seconds <= names::SHUTDOWN_MARGIN_SECONDS {
+        let message = format_args!(
+            "must be more than {} s, which a worker needs to hand back its jobs",
+            names::SHUTDOWN_MARGIN_SECONDS
+        );
+        problems.push(Problem::new("spec.worker.terminationGracePeriodSeconds", message));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::build::fixtures::with;
+
+    /// The fields of all problems of a consumer with these changes.
+    fn fields(changes: &[(&str, Value)]) -> Vec<String> {
+        validate(&with(changes)).err().unwrap_or_default().into_iter().map(|p| p.field).collect()
+    }
+
+    #[test]
+    fn each_problem_names_its_field() {
+        let hf = json!({ "huggingFace": { "repository": "a/b", "tokenSecretRef": { "name": "hf", "key": "token" } } });
+        let table: Vec<(Vec<(&str, Value)>, &str)> = vec![
+            (vec![("/spec/queue/url", json!("http://localstack:4566/000000000000/q"))], "spec.queue.region"),
+            (vec![("/spec/queue/url", json!("http://localstack:4566/"))], "spec.queue.url"),
+            (vec![("/spec/output/keyTemplate", json!("{job}"))], "spec.output.keyTemplate"),
+            (
+                vec![("/spec/model/device", json!("Cuda")), ("/spec/worker/gpu", json!({ "count": 0 }))],
+                "spec.model.device",
+            ),
+            (vec![("/spec/worker/affinity", json!({ "nodeAffinty": {} }))], "spec.worker.affinity.nodeAffinty"),
+            (vec![("/spec/worker/affinity", json!({ "nodeAffinity": 3 }))], "spec.worker.affinity"),
+            (vec![("/spec/worker/env", json!([{ "name": "MILLRACE_X", "value": "" }]))], "spec.worker.env[0].name"),
+            (vec![("/spec/worker/env", json!([{ "name": "POD_NAME" }]))], "spec.worker.env[0].name"),
+            (vec![("/spec/worker/env", json!([{ "name": "A" }, { "name": "A" }]))], "spec.worker.env[1].name"),
+            (
+                vec![("/spec/model/source", hf), ("/spec/worker/env", json!([{ "name": "HF_TOKEN" }]))],
+                "spec.worker.env[0].name",
+            ),
+            (
+                vec![("/spec/worker/podLabels", json!({ "app.kubernetes.io/name": "x" }))],
+                "spec.worker.podLabels[app.kubernetes.io/name]",
+            ),
+            (
+                vec![("/spec/worker/podAnnotations", json!({ "millrace.dev/config-hash": "x" }))],
+                "spec.worker.podAnnotations[millrace.dev/config-hash]",
+            ),
+            (
+                vec![("/spec/worker/resources", json!({ "limits": { "nvidia.com/gpu": 2 } }))],
+                "spec.worker.resources.limits[nvidia.com/gpu]",
+            ),
+            (
+                vec![
+                    ("/spec/worker/serviceAccountName", json!("mine")),
+                    ("/spec/worker/serviceAccountAnnotations", json!({ "a": "b" })),
+                ],
+                "spec.worker.serviceAccountAnnotations",
+            ),
+            (
+                vec![("/spec/worker/terminationGracePeriodSeconds", json!(15))],
+                "spec.worker.terminationGracePeriodSeconds",
+            ),
+            (vec![("/spec/scaling/target", json!({}))], "spec.scaling.target"),
+            (vec![("/metadata/uid", Value::Null)], "metadata.uid"),
+        ];
+        for (changes, field) in table {
+            assert_eq!(fields(&changes), [field], "{changes:?}");
+        }
+    }
+
+    #[test]
+    fn all_problems_are_told_at_once() {
+        let found = fields(&[
+            ("/spec/queue/url", json!("http://localstack:4566/000000000000/q")),
+            ("/spec/output/keyTemplate", json!("{job}")),
+            ("/spec/worker/env", json!([{ "name": "POD_NAME" }, { "name": "POD_NAMESPACE" }])),
+        ]);
+        assert_eq!(found.len(), 4, "{found:?}");
+    }
+
+    #[test]
+    fn what_looks_alike_and_is_fine() {
+        let changes = [
+            ("/spec/worker/env", json!([{ "name": "HF_TOKEN", "value": "x" }, { "name": "AWS_REGION", "value": "y" }])),
+            ("/spec/worker/podLabels", json!({ "app.kubernetes.io/part-of-team": "x" })),
+            ("/spec/worker/affinity", json!({ "nodeAffinity": {} })),
+            ("/spec/worker/gpu", json!({ "count": 0 })),
+            ("/spec/worker/resources", json!({ "limits": { "cpu": 2, "memory": "4Gi" } })),
+        ];
+        assert!(fields(&changes).is_empty(), "{:?}", fields(&changes));
+    }
+}

@@ -1,0 +1,207 @@
+//! The watched part of the cluster, in one namespace or all: QueueConsumers and what carries
+//! `app.kubernetes.io/managed-by=millrace`. Objects are trimmed to what is read before they are kept.
+
+use std::fmt::Debug;
+use std::future::ready;
+use std::sync::Arc;
+
+use futures::{Stream, StreamExt as _, TryStreamExt as _};
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, PodSpec, PodTemplateSpec, ServiceAccount};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::core::PartialObjectMeta;
+use kube::runtime::reflector::{self, ObjectRef, Store};
+use kube::runtime::{PredicateConfig, WatchStreamExt as _, predicates, watcher};
+use kube::{Api, Client, Resource, ResourceExt as _};
+use millrace_api::QueueConsumer;
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+
+use crate::build::names::{LABEL_MANAGED_BY, MANAGED_BY};
+
+/// Where to watch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// Everywhere.
+    Cluster,
+    /// In one namespace.
+    Namespace(String),
+}
+
+impl Scope {
+    fn api<K: Resource<DynamicType = (), Scope = NamespaceResourceScope>>(&self, client: &Client) -> Api<K> {
+        match self {
+            Self::Cluster => Api::all(client.clone()),
+            Self::Namespace(name) => Api::namespaced(client.clone(), name),
+        }
+    }
+}
+
+/// Objects as they were last seen.
+#[derive(Clone)]
+pub(crate) struct World {
+    pub(crate) consumers: Store<QueueConsumer>,
+    pub(crate) deployments: Store<Deployment>,
+    pub(crate) pods: Store<Pod>,
+    pub(crate) config_maps: Store<PartialObjectMeta<ConfigMap>>,
+    pub(crate) service_accounts: Store<PartialObjectMeta<ServiceAccount>>,
+    pub(crate) budgets: Store<PartialObjectMeta<PodDisruptionBudget>>,
+    listing: Arc<Listing>,
+}
+
+/// How many kinds were not listed yet. A store's own `wait_until_ready` wakes only the last of those that wait for it.
+struct Listing(watch::Sender<usize>);
+
+impl Listing {
+    /// Something to call with each event of a watch, after its store has taken it.
+    fn of<K>(self: &Arc<Self>) -> impl FnMut(&watcher::Event<K>) + Send + 'static {
+        let mut listing = Some(Arc::clone(self));
+        self.0.send_modify(|missing| *missing += 1);
+        move |event| {
+            if matches!(event, watcher::Event::InitDone)
+                && let Some(listing) = listing.take()
+            {
+                listing.0.send_modify(|missing| *missing -= 1);
+            }
+        }
+    }
+}
+
+/// Objects of one kind as they change. Errors are logged, and the watch goes on.
+pub(crate) type Changes<K> = futures::stream::BoxStream<'static, Result<K, watcher::Error>>;
+
+/// What changes, to be driven by the controller.
+pub(crate) struct Watches {
+    pub(crate) consumers: Changes<QueueConsumer>,
+    pub(crate) deployments: Changes<Deployment>,
+    pub(crate) pods: Changes<Pod>,
+    pub(crate) config_maps: Changes<PartialObjectMeta<ConfigMap>>,
+    pub(crate) service_accounts: Changes<PartialObjectMeta<ServiceAccount>>,
+    pub(crate) budgets: Changes<PartialObjectMeta<PodDisruptionBudget>>,
+}
+
+impl World {
+    /// Begins to watch. `gone` is called when QueueConsumers may have been deleted.
+    pub(crate) fn watch(
+        client: &Client,
+        scope: &Scope,
+        gone: impl Fn(&Store<QueueConsumer>) + Send + 'static,
+    ) -> (Self, Watches) {
+        let listing = Arc::new(Listing(watch::Sender::new(0)));
+        let (consumers, writer) = reflector::store();
+        let store = consumers.clone();
+        let mut listed = listing.of();
+        let seen = watcher(scope.api::<QueueConsumer>(client), watcher::Config::default())
+            .default_backoff()
+            .modify(|consumer| consumer.managed_fields_mut().clear())
+            .reflect(writer)
+            .inspect_ok(move |event| {
+                listed(event);
+                if matches!(event, watcher::Event::Delete(_) | watcher::Event::InitDone) {
+                    gone(&store);
+                }
+            })
+            // A change of the status alone is the operator's own.
+            .applied_objects()
+            .predicate_filter(predicates::generation, PredicateConfig::default());
+        let consumer_changes = logged("QueueConsumers", seen);
+        let (deployments, deployment_changes) = children(client, scope, &listing, "Deployments", trim_deployment);
+        let (pods, pod_changes) = children(client, scope, &listing, "Pods", trim_pod);
+        let (config_maps, config_map_changes) = children(client, scope, &listing, "ConfigMaps", |_| ());
+        let (service_accounts, service_account_changes) = children(client, scope, &listing, "ServiceAccounts", |_| ());
+        let (budgets, budget_changes) = children(client, scope, &listing, "PodDisruptionBudgets", |_| ());
+        let watches = Watches {
+            consumers: consumer_changes,
+            deployments: deployment_changes,
+            pods: pod_changes,
+            config_maps: config_map_changes,
+            service_accounts: service_account_changes,
+            budgets: budget_changes,
+        };
+        (Self { consumers, deployments, pods, config_maps, service_accounts, budgets, listing }, watches)
+    }
+
+    /// Waits until everything was listed once.
+    pub(crate) async fn listed(&self) {
+        // An error would mean that the sender is gone, which lives as long as this world.
+        let _ = self.listing.0.subscribe().wait_for(|missing| *missing == 0).await;
+    }
+}
+
+/// A child of a consumer carries its name.
+pub(crate) fn child<K>(store: &Store<K>, consumer: &QueueConsumer) -> Option<Arc<K>>
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
+    store.get(&ObjectRef::new(&consumer.name_any()).within(&consumer.namespace().unwrap_or_default()))
+}
+
+fn children<K>(
+    client: &Client,
+    scope: &Scope,
+    listing: &Arc<Listing>,
+    kind: &'static str,
+    trim: fn(&mut K),
+) -> (Store<K>, Changes<K>)
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + Debug
+        + DeserializeOwned
+        + Send
+        + Sync
+        + 'static,
+{
+    let (store, writer) = reflector::store();
+    let ours = watcher::Config::default().labels(&format!("{LABEL_MANAGED_BY}={MANAGED_BY}"));
+    let seen = watcher(scope.api::<K>(client), ours)
+        .default_backoff()
+        .modify(move |object| {
+            object.managed_fields_mut().clear();
+            object.annotations_mut().clear();
+            trim(object);
+        })
+        .reflect(writer)
+        .inspect_ok(listing.of())
+        .touched_objects()
+        .predicate_filter(predicates::resource_version, PredicateConfig::default());
+    (store, logged(kind, seen))
+}
+
+/// Keeps errors from the controller, which would hold back all its triggers for one that fails.
+fn logged<K: Send + 'static>(
+    kind: &'static str,
+    changes: impl Stream<Item = Result<K, watcher::Error>> + Send + 'static,
+) -> Changes<K> {
+    let logged = changes.filter_map(move |change| {
+        ready(match change {
+            Ok(object) => Some(Ok(object)),
+            Err(error) => {
+                tracing::warn!(kind, %error, "watching failed; trying again");
+                None
+            }
+        })
+    });
+    logged.boxed()
+}
+
+fn trim_deployment(deployment: &mut Deployment) {
+    if let Some(spec) = &mut deployment.spec {
+        spec.template = PodTemplateSpec::default();
+    }
+}
+
+fn trim_pod(pod: &mut Pod) {
+    pod.spec = pod.spec.take().map(|spec| PodSpec { node_name: spec.node_name, ..PodSpec::default() });
+    if let Some(status) = &mut pod.status {
+        status.init_container_statuses = None;
+        status.pod_ips = None;
+        status.host_ips = None;
+        for container in status.container_statuses.iter_mut().flatten() {
+            container.volume_mounts = None;
+            container.allocated_resources = None;
+            container.resources = None;
+        }
+    }
+}
