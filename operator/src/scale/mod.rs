@@ -1,4 +1,4 @@
-//! How many workers a queue needs: [`decide`] is pure, and its decision carries what it was made from.
+//! How many workers a queue needs: [`decide()`] is pure, and its decision carries what it was made from.
 
 mod decide;
 mod history;

@@ -1,0 +1,62 @@
+//! millrace-bench: one measurement a subcommand, each beside its peers and in one run.
+//!
+//! `bench/run` installs and builds what a measurement needs, then calls this; docs/benchmarks.md says how to read it.
+
+mod aws;
+mod boto3;
+mod ceiling;
+mod http;
+mod localstack;
+mod operator;
+mod ours;
+mod process;
+mod report;
+mod worker;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Measures millrace beside its peers. `make bench NAME=…` prepares and runs it.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+struct Args {
+    #[command(subcommand)]
+    name: Name,
+}
+
+#[derive(Debug, Subcommand)]
+enum Name {
+    /// Messages a second through the worker with engine Echo, beside LocalStack's own ceiling and a boto3 loop.
+    Worker(worker::Args),
+    /// Memory and SQS calls of the operator in the cluster while it has one idle consumer.
+    Operator(operator::Args),
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match measure(Args::parse().name).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("millrace-bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Until it is done or a signal comes. To be dropped is what stops LocalStack and the workers, and removes their folders.
+async fn measure(name: Name) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let measured = async {
+        match name {
+            Name::Worker(args) => worker::run(args).await,
+            Name::Operator(args) => operator::run(args).await,
+        }
+    };
+    tokio::select! {
+        result = measured => result,
+        _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted; nothing was written"),
+        _ = terminate.recv() => anyhow::bail!("terminated; nothing was written"),
+    }
+}
