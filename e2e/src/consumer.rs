@@ -4,8 +4,8 @@ use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Event, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::Api;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use millrace_api::{QueueConsumer, QueueConsumerStatus, WorkerState};
 use serde_json::{Value, json};
 
@@ -128,7 +128,8 @@ impl<'a> Consumer<'a> {
         let about = format!("involvedObject.kind=QueueConsumer,involvedObject.name={}", self.name);
         let mut events = self.lab.api::<Event>().list(&ListParams::default().fields(&about)).await?.items;
         events.sort_by_key(|event| event.event_time.clone().map(|time| time.0));
-        let line = |event: Event| format!("{}: {}", event.reason.unwrap_or_default(), event.message.unwrap_or_default());
+        let line =
+            |event: Event| format!("{}: {}", event.reason.unwrap_or_default(), event.message.unwrap_or_default());
         Ok(events.into_iter().map(line).collect())
     }
 

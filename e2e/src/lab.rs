@@ -26,7 +26,7 @@ pub(crate) const CREDENTIALS: &str = "aws-credentials";
 
 /// GPUs that the consumers of each scenario may ask for together. All scenarios but those of tests/serial run at the
 /// same time, and the node offers 16.
-pub const GPUS: [(&str, i32); 9] = [
+pub const GPUS: [(&str, i32); 10] = [
     ("happy-path", 3),
     ("invalid-specs", 1),
     ("bad-messages", 2),
@@ -35,11 +35,12 @@ pub const GPUS: [(&str, i32); 9] = [
     ("queue-missing", 1),
     ("delete-consumer", 2),
     ("worker-problems", 2),
+    ("worker-starting", 0),
     ("operator-restart", 4),
 ];
 
 /// No scenario takes longer, even where each of its waits ends just in time.
-const LONGEST: Duration = Duration::from_secs(900);
+const LONGEST: Duration = Duration::from_mins(15);
 /// How long a pod's server may take to answer.
 const ANSWER: Duration = Duration::from_secs(10);
 
@@ -75,14 +76,14 @@ impl std::fmt::Debug for KubeClient {
 /// Where the scenario fails, or where there is no cluster for it.
 pub async fn scenario(name: &str, body: impl AsyncFnOnce(&Lab) -> Result<()>) {
     let lab = Lab::new(name).await.unwrap_or_else(|error| panic!("scenario {name} has no place to run: {error:#}"));
-    let ended = AssertUnwindSafe(within(LONGEST, body(&lab))).catch_unwind().await;
+    let ended = AssertUnwindSafe(within(LONGEST, Box::pin(body(&lab)))).catch_unwind().await;
     let failed = !matches!(ended, Ok(Ok(())));
     if failed {
         report::print(&lab).await;
+        eprintln!("MILLRACE_E2E_KEEP=1 keeps the namespace of a scenario that fails");
     }
-    if failed && std::env::var_os("MILLRACE_E2E_KEEP").is_some() {
-        eprintln!("MILLRACE_E2E_KEEP is set: namespace {} stays", lab.name);
-    } else if let Err(error) = lab.clean().await {
+    let keep = failed && std::env::var_os("MILLRACE_E2E_KEEP").is_some();
+    if !keep && let Err(error) = lab.clean().await {
         eprintln!("namespace {} could not be cleaned up: {error:#}", lab.name);
     }
     match ended {

@@ -24,8 +24,10 @@ impl Picture {
         let frame = reader.next_frame(&mut pixels)?;
         ensure!(frame.buffer_size() == (frame.width * frame.height * 3) as usize, "not 8-bit RGB");
         let info = reader.info();
-        let latin = info.uncompressed_latin1_text.iter().filter(|t| t.keyword == "parameters").map(|t| Ok(t.text.clone()));
-        let utf8 = info.utf8_text.iter().filter(|t| t.keyword == "parameters").map(png::text_metadata::ITXtChunk::get_text);
+        let latin =
+            info.uncompressed_latin1_text.iter().filter(|t| t.keyword == "parameters").map(|t| Ok(t.text.clone()));
+        let utf8 =
+            info.utf8_text.iter().filter(|t| t.keyword == "parameters").map(png::text_metadata::ITXtChunk::get_text);
         let text = latin.chain(utf8).next().context("no text chunk named parameters")??;
         Ok(Self { width: frame.width, height: frame.height, parameters: serde_json::from_str(&text)? })
     }

@@ -24,7 +24,10 @@ pub(crate) async fn print(lab: &Lab) {
         }
         Err(error) => eprintln!("its QueueConsumers cannot be listed: {error}"),
     }
-    show("queues", lab.sqs.list_queues().queue_name_prefix(&lab.name).send().await.map(|q| q.queue_urls.unwrap_or_default()));
+    show(
+        "queues",
+        lab.sqs.list_queues().queue_name_prefix(&lab.name).send().await.map(|q| q.queue_urls.unwrap_or_default()),
+    );
     show("keys of the bucket", lab.keys("").await);
     print_text("the operator's log", lab.operator().log().await);
     eprintln!("======== end of {}\n", lab.name);

@@ -24,7 +24,7 @@ impl Timeline {
             let changes = watcher(api, config);
             pin_mut!(changes);
             while let Some(change) = changes.next().await {
-                let (Ok(watcher::Event::Apply(now)) | Ok(watcher::Event::InitApply(now))) = change else { continue };
+                let Ok(watcher::Event::Apply(now) | watcher::Event::InitApply(now)) = change else { continue };
                 let replicas = now.spec.and_then(|spec| spec.replicas).unwrap_or(1);
                 let mut counts = seen.lock().unwrap_or_else(PoisonError::into_inner);
                 if counts.last() != Some(&replicas) {

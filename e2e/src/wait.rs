@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, anyhow};
 
 /// How long anything may take. Far more than it does: it only decides when a failure is called one.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_mins(5);
 /// How long one look may take: kube's client repeats a request that failed for many minutes.
 const LOOK: Duration = Duration::from_secs(30);
 /// Between two looks.

@@ -70,10 +70,8 @@ impl Validated {
     }
 }
 
-/// Environment variables that the operator sets itself.
-const OWN_VARIABLES: [&str; 2] = ["POD_NAME", "POD_NAMESPACE"];
-/// What all of millrace's own variables begin with.
-const OWN_VARIABLES_PREFIX: &str = "MILLRACE_";
+/// Environment variables that the operator sets itself, or that must agree with what it mounts.
+const OWN_VARIABLES: [&str; 4] = ["POD_NAME", "POD_NAMESPACE", "MILLRACE_GPU_COUNT", "MILLRACE_CACHE_DIR"];
 
 /// Checks everything.
 pub(crate) fn validate(consumer: &Arc<QueueConsumer>) -> Result<Validated, Vec<Problem>> {
@@ -133,7 +131,7 @@ fn environment(spec: &QueueConsumerSpec, problems: &mut Vec<Problem>) {
     for (index, variable) in spec.worker.env.iter().enumerate() {
         let name = variable.name.as_str();
         let field = format!("spec.worker.env[{index}].name");
-        if name.starts_with(OWN_VARIABLES_PREFIX) || OWN_VARIABLES.contains(&name) {
+        if OWN_VARIABLES.contains(&name) {
             problems.push(Problem::new(field, format_args!("{name} is set by millrace itself: choose another name")));
         } else if token && name == "HF_TOKEN" {
             let message = "HF_TOKEN is set from spec.model.source.huggingFace.tokenSecretRef: remove one of the two";
@@ -204,7 +202,7 @@ mod tests {
             ),
             (vec![("/spec/worker/affinity", json!({ "nodeAffinty": {} }))], "spec.worker.affinity.nodeAffinty"),
             (vec![("/spec/worker/affinity", json!({ "nodeAffinity": 3 }))], "spec.worker.affinity"),
-            (vec![("/spec/worker/env", json!([{ "name": "MILLRACE_X", "value": "" }]))], "spec.worker.env[0].name"),
+            (vec![("/spec/worker/env", json!([{ "name": "MILLRACE_GPU_COUNT", "value": "" }]))], "spec.worker.env[0].name"),
             (vec![("/spec/worker/env", json!([{ "name": "POD_NAME" }]))], "spec.worker.env[0].name"),
             (vec![("/spec/worker/env", json!([{ "name": "A" }, { "name": "A" }]))], "spec.worker.env[1].name"),
             (

@@ -26,7 +26,11 @@ const BAD: [(&str, &str, &str); 24] = [
     (r#"{"prompt":"x","priority":1}"#, "priority", "not supported by this version"),
     (r#"{"entity_id":"e","task_name":"t","task_config":{}}"#, "timestamp", "is missing"),
     (r#"{"entity_id":[],"task_name":"t","task_config":{},"timestamp":1}"#, "entity_id", "must be a text or a number"),
-    (r#"{"entity_id":"e","task_name":"t","task_config":3,"timestamp":1}"#, "task_config", "must be an object or a text"),
+    (
+        r#"{"entity_id":"e","task_name":"t","task_config":3,"timestamp":1}"#,
+        "task_config",
+        "must be an object or a text",
+    ),
     (r#"{"steps":4}"#, "prompt", "is required"),
     (r#"{"prompt":7}"#, "prompt", "must be a text, not 7"),
     (r#"{"promt":"a cat"}"#, "promt", "did you mean prompt?"),
@@ -49,10 +53,9 @@ async fn each_is_refused_by_name_and_nothing_is_stuck() {
 }
 
 async fn run(lab: &Lab) -> Result<()> {
-    tokio::try_join!(
-        async { dead_lettered(lab).await.context("invalidInput: DeadLetter") },
-        async { deleted(lab).await.context("invalidInput: Delete") },
-    )?;
+    tokio::try_join!(async { dead_lettered(lab).await.context("invalidInput: DeadLetter") }, async {
+        deleted(lab).await.context("invalidInput: Delete")
+    },)?;
     Ok(())
 }
 
@@ -101,6 +104,15 @@ async fn dead_lettered(lab: &Lab) -> Result<()> {
         ensure!(attribute("millrace-job-id") == record.job_id, "{body}: {attributes:?}");
     }
     ensure!(dead.is_empty(), "also in the dead-letter queue: {dead:?}");
+
+    // an id that another job has
+    let reused = r#"{"job_id":"two","input":"a pig"}"#;
+    queue.send(&[reused]).await?;
+    queue.await_empty().await?;
+    let dead = queue.take_dead().await?;
+    let [dead] = dead.as_slice() else { anyhow::bail!("not one message in the dead-letter queue: {dead:?}") };
+    let code = dead.attributes.get("millrace-error-code").map(String::as_str);
+    ensure!((dead.body.as_str(), code) == (reused, Some("JobIdReused")), "{dead:?}");
     Ok(())
 }
 

@@ -48,7 +48,8 @@ async fn run(lab: &Lab) -> Result<()> {
     .await?;
 
     let records = consumer.records().await?;
-    let done: BTreeSet<String> = records.iter().filter(|r| r.is_completed()).map(|r| r.content.message_id.clone()).collect();
+    let done: BTreeSet<String> =
+        records.iter().filter(|r| r.is_completed()).map(|r| r.content.message_id.clone()).collect();
     ensure!(done.len() == records.len(), "some are not COMPLETED, or twice: {records:?}");
     ensure!(held.is_subset(&done), "held and not finished: {:?}", held.difference(&done));
     ensure!(done.iter().all(|id| sent.contains(id)), "records of other messages: {done:?}");

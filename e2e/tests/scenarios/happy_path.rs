@@ -52,7 +52,8 @@ async fn run(lab: &Lab) -> Result<()> {
         ensure!((decoded.width, decoded.height) == (64, 64), "{key}: {decoded:?}");
         ensure!(decoded.parameters["prompt"] == json!(prompt), "{key}: {decoded:?}");
     }
-    let pictures = lab.keys(&consumer.prefix()).await?.into_iter().filter(|key| key.ends_with(".png")).count();
+    let keys = lab.keys(&consumer.prefix()).await?;
+    let pictures = keys.iter().filter(|key| key.rsplit('.').next() == Some("png")).count();
     ensure!(pictures == PROMPTS, "{pictures} pictures");
 
     back_to_zero(&consumer, &timeline).await?;

@@ -47,7 +47,13 @@ fn rules() -> Vec<Case> {
             "spec.queue.retry",
             "retry.initialSeconds must not be more",
         ),
-        ("/spec/model", picture(s3.clone()), json!({ "task": "TextToImage" }), "spec.model", "model.source is required"),
+        (
+            "/spec/model",
+            picture(s3.clone()),
+            json!({ "task": "TextToImage" }),
+            "spec.model",
+            "model.source is required",
+        ),
         (
             "/spec/model",
             json!({ "task": "Echo" }),
@@ -141,11 +147,23 @@ fn schema() -> Vec<Case> {
         ("/spec/queue/bodyFormat", json!("Json"), json!("json"), "spec.queue.bodyFormat", word),
         ("/spec/queue/invalidInput", json!("Delete"), json!("Ignore"), "spec.queue.invalidInput", word),
         bound("/spec/queue/maxReceiveCount", 1, 0, "spec.queue.maxReceiveCount", low),
-        ("/spec/queue/retry", json!({ "maxSeconds": 43200 }), json!({ "maxSeconds": 43201 }), "spec.queue.retry.maxSeconds", high),
+        (
+            "/spec/queue/retry",
+            json!({ "maxSeconds": 43200 }),
+            json!({ "maxSeconds": 43201 }),
+            "spec.queue.retry.maxSeconds",
+            high,
+        ),
         ("/spec/model/task", json!("Echo"), json!("Dance"), "spec.model.task", word),
         ("/spec/model/device", json!("Cpu"), json!("TPU"), "spec.model.device", word),
         ("/spec/model/precision", json!("BF16"), json!("F8"), "spec.model.precision", word),
-        ("/spec/model", hub("revision", "main"), hub("repository", "no-owner"), "spec.model.source.huggingFace.repository", form),
+        (
+            "/spec/model",
+            hub("revision", "main"),
+            hub("repository", "no-owner"),
+            "spec.model.source.huggingFace.repository",
+            form,
+        ),
         ("/spec/model", hub("variant", "fp16"), hub("variant", "fp.16"), "spec.model.source.huggingFace.variant", form),
         (
             "/spec/model",
@@ -154,7 +172,13 @@ fn schema() -> Vec<Case> {
             "spec.model.source.s3.uri",
             form,
         ),
-        ("/spec/model/parameters", json!({ "milliseconds": 1.5 }), json!([]), "spec.model.parameters", "must be of type object"),
+        (
+            "/spec/model/parameters",
+            json!({ "milliseconds": 1.5 }),
+            json!([]),
+            "spec.model.parameters",
+            "must be of type object",
+        ),
         ("/spec/model/batch", json!({ "maxSize": 1024 }), json!({ "maxSize": 0 }), "spec.model.batch.maxSize", low),
         (
             "/spec/model/batch",
@@ -171,7 +195,13 @@ fn schema() -> Vec<Case> {
             form,
         ),
         ("/spec/output/bucket", json!("my-images"), json!("My_Images"), "spec.output.bucket", form),
-        ("/spec/output/keyTemplate", json!("{date}/{job_id}"), json!("{job_id}{colour}"), "spec.output.keyTemplate", form),
+        (
+            "/spec/output/keyTemplate",
+            json!("{date}/{job_id}"),
+            json!("{job_id}{colour}"),
+            "spec.output.keyTemplate",
+            form,
+        ),
         ("/spec/worker/gpu", json!({ "count": 16 }), json!({ "count": 17 }), "spec.worker.gpu.count", high),
         (
             "/spec/worker/gpu",
@@ -189,13 +219,37 @@ fn schema() -> Vec<Case> {
             form,
         ),
         bound("/spec/worker/terminationGracePeriodSeconds", 30, 29, "spec.worker.terminationGracePeriodSeconds", low),
-        ("/spec/worker/updateStrategy", json!({ "maxSurge": "10%" }), json!({ "maxSurge": "10" }), "spec.worker.updateStrategy.maxSurge", form),
+        (
+            "/spec/worker/updateStrategy",
+            json!({ "maxSurge": "10%" }),
+            json!({ "maxSurge": "10" }),
+            "spec.worker.updateStrategy.maxSurge",
+            form,
+        ),
         bound("/spec/scaling/minReplicas", 0, -1, "spec.scaling.minReplicas", low),
         ("/spec/scaling/maxReplicas", json!(1000), json!(1001), "spec.scaling.maxReplicas", high),
         bound("/spec/scaling/scaleToZeroAfterSeconds", 60, 59, "spec.scaling.scaleToZeroAfterSeconds", low),
-        bound("/spec/scaling/scaleDownStabilizationSeconds", 3600, 3601, "spec.scaling.scaleDownStabilizationSeconds", high),
-        ("/spec/scaling/target", json!({ "messagesPerReplica": 1 }), json!({ "messagesPerReplica": 0 }), "spec.scaling.target.messagesPerReplica", low),
-        ("/spec/scaling/target", json!({ "queueDelaySeconds": 1 }), json!({ "queueDelaySeconds": 0 }), "spec.scaling.target.queueDelaySeconds", low),
+        bound(
+            "/spec/scaling/scaleDownStabilizationSeconds",
+            3600,
+            3601,
+            "spec.scaling.scaleDownStabilizationSeconds",
+            high,
+        ),
+        (
+            "/spec/scaling/target",
+            json!({ "messagesPerReplica": 1 }),
+            json!({ "messagesPerReplica": 0 }),
+            "spec.scaling.target.messagesPerReplica",
+            low,
+        ),
+        (
+            "/spec/scaling/target",
+            json!({ "queueDelaySeconds": 1 }),
+            json!({ "queueDelaySeconds": 0 }),
+            "spec.scaling.target.queueDelaySeconds",
+            low,
+        ),
     ]
 }
 
@@ -216,7 +270,9 @@ async fn refused_by_the_api_server(lab: &Lab) -> Result<()> {
     }
     ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
     // a typing error, and a field of another version
-    for (pointer, field) in [("/spec/scaling/minReplica", "spec.scaling.minReplica"), ("/spec/queue/roleArn", "spec.queue.roleArn")] {
+    for (pointer, field) in
+        [("/spec/scaling/minReplica", "spec.scaling.minReplica"), ("/spec/queue/roleArn", "spec.queue.roleArn")]
+    {
         let error = lab.dry_run(&minimal(lab).with(pointer, json!("x"))).await.err().context("it was accepted")?;
         ensure!(error.to_string().contains(&format!("unknown field \"{field}\"")), "{pointer}: {error}");
     }
@@ -245,15 +301,18 @@ async fn refused_by_the_operator(lab: &Lab) -> Result<()> {
         .with("/metadata/name", json!("refused"))
         .with("/spec/queue/region", Value::Null)
         .with("/spec/model/device", json!("Cuda"))
-        .with("/spec/worker", json!({
-            "gpu": { "count": 0 },
-            "env": [{ "name": "MILLRACE_X", "value": "1" }, { "name": "A" }, { "name": "A" }],
-            "podLabels": { "app.kubernetes.io/name": "mine" },
-            "podAnnotations": { "millrace.dev/config-hash": "mine" },
-            "affinity": { "nodeAffinty": {} },
-            "serviceAccountName": "mine",
-            "serviceAccountAnnotations": { "a": "b" },
-        }));
+        .with(
+            "/spec/worker",
+            json!({
+                "gpu": { "count": 0 },
+                "env": [{ "name": "MILLRACE_GPU_COUNT", "value": "1" }, { "name": "A" }, { "name": "A" }],
+                "podLabels": { "app.kubernetes.io/name": "mine" },
+                "podAnnotations": { "millrace.dev/config-hash": "mine" },
+                "affinity": { "nodeAffinty": {} },
+                "serviceAccountName": "mine",
+                "serviceAccountAnnotations": { "a": "b" },
+            }),
+        );
     let consumer = lab.apply(&manifest).await?;
     let fields = [
         "spec.queue.region",

@@ -8,6 +8,7 @@ mod queue_missing;
 mod rollout;
 mod worker_killed;
 mod worker_problems;
+mod worker_starting;
 
 #[test]
 fn all_at_once_they_fit_the_node() {

@@ -50,7 +50,8 @@ async fn run(lab: &Lab) -> Result<()> {
         ensure!(record.attempt == attempts, "message {}: attempt {}", record.message_id, record.attempt);
     }
     let pods = consumer.await_ready(2).await?;
-    let restarts = pods.iter().filter_map(|p| Some(p.status.as_ref()?.container_statuses.as_ref()?.first()?.restart_count));
+    let restarts =
+        pods.iter().filter_map(|p| Some(p.status.as_ref()?.container_statuses.as_ref()?.first()?.restart_count));
     ensure!(restarts.sum::<i32>() == 1, "the kill killed nobody, or more than one");
     Ok(())
 }

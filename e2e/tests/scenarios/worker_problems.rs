@@ -58,7 +58,8 @@ async fn recovered(consumer: &Consumer<'_>) -> Result<()> {
 async fn missing_bucket(lab: &Lab) -> Result<()> {
     let queue = lab.queue("no-bucket").await?;
     let bucket = format!("{}-results", lab.name);
-    let manifest = Manifest::echo(lab, "no-bucket", &queue, 10).with("/spec/output/bucket", json!(bucket)).replicas(1, 1);
+    let manifest =
+        Manifest::echo(lab, "no-bucket", &queue, 10).with("/spec/output/bucket", json!(bucket)).replicas(1, 1);
     let consumer = lab.apply(&manifest).await?;
     reported(&consumer, "BucketNotFound", &[&bucket, "create it"]).await?;
     lab.create_bucket(&bucket).await?;

@@ -114,7 +114,7 @@ pub(super) fn decide_from(
             // Time in which nothing is known counts neither as quiet nor as a lower wish.
             history.wish(now, from, window);
             history.last_active = Some(now);
-            let message = format!("the count stays at {from}: {error}");
+            let message = format!("the count is {from} until the queue can be read: {error}");
             return decision(from, Reason::DepthUnknown, message, None, history);
         }
     };
