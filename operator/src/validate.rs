@@ -202,7 +202,10 @@ mod tests {
             ),
             (vec![("/spec/worker/affinity", json!({ "nodeAffinty": {} }))], "spec.worker.affinity.nodeAffinty"),
             (vec![("/spec/worker/affinity", json!({ "nodeAffinity": 3 }))], "spec.worker.affinity"),
-            (vec![("/spec/worker/env", json!([{ "name": "MILLRACE_GPU_COUNT", "value": "" }]))], "spec.worker.env[0].name"),
+            (
+                vec![("/spec/worker/env", json!([{ "name": "MILLRACE_GPU_COUNT", "value": "" }]))],
+                "spec.worker.env[0].name",
+            ),
             (vec![("/spec/worker/env", json!([{ "name": "POD_NAME" }]))], "spec.worker.env[0].name"),
             (vec![("/spec/worker/env", json!([{ "name": "A" }, { "name": "A" }]))], "spec.worker.env[1].name"),
             (
