@@ -18,7 +18,10 @@ fn minimal() -> Value {
     })
 }
 
-/// `minimal` with one value changed; null removes it.
+/// Values by their place; null removes one.
+type Changes = Vec<(&'static str, Value)>;
+
+/// `minimal` with some values changed; null removes it.
 fn with(changes: &[(&str, Value)]) -> QueueConsumer {
     let mut object = minimal();
     for (pointer, value) in changes {
@@ -48,7 +51,6 @@ fn every_cel_rule_accepts_one_and_refuses_another() {
     let claim = |path: &str| json!({ "persistentVolumeClaim": { "claimName": "models", "path": path } });
     let two = json!({ "s3": { "uri": "s3://models/tiny/" }, "huggingFace": { "repository": "a/b" } });
     let picture = || ("/spec/model/task", json!("TextToImage"));
-    type Changes = Vec<(&'static str, Value)>;
     let table: Vec<(Changes, Changes, &str)> = vec![
         (vec![], vec![("/metadata/name", json!("a.b"))], "at most 63 characters without dots"),
         (
