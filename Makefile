@@ -9,7 +9,7 @@ export CARGO_TARGET_DIR ?= $(MILLRACE_CACHE)/target
 .DEFAULT_GOAL := help
 
 help: ## these lines
-	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/make \1|\2/p' Makefile | column -t -s '|'
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## /{printf "make %-7s %s\n", $$1, $$2}' Makefile
 
 demo: ## from nothing to pictures; MODEL=stabilityai/sdxl-turbo takes a real model, PROMPTS=50 sends more
 	@e2e/kind/demo

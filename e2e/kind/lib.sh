@@ -7,14 +7,15 @@ root=$(cd "$here/../.." && pwd)
 # shellcheck source=versions.env
 . "$here/versions.env"
 
-home=${MILLRACE_CACHE:-$HOME/.cache/millrace}
+export HOME=${HOME:-$(getent passwd "$(id -u)" | cut -d: -f6)}
+home=$(realpath -m "${MILLRACE_CACHE:-$HOME/.cache/millrace}")
 cache=$home/kind
 bin=$cache/bin                 # only what this machine lacked, so it may come first on PATH
 cluster=millrace
 node=$cluster-control-plane
 localstack_port=30566          # of the node, see deploy/localstack.yaml
 mkdir -p "$bin"
-export PATH="$bin:$PATH" KUBECONFIG="$cache/kubeconfig"    # a file of our own: the user's clusters are not our business
+export PATH="$bin:$PATH:/usr/sbin:/sbin" KUBECONFIG="$cache/kubeconfig"    # a file of our own: the user's clusters are not our business
 export MILLRACE_STARTED=${MILLRACE_STARTED:-$(date +%s)}   # inherited, so that a script called by another goes on counting
 
 say() {

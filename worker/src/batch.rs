@@ -113,8 +113,12 @@ enum Choice {
     Wait(Option<Instant>),
 }
 
-/// The oldest group that is full; else the oldest request's, once it has waited enough.
+/// The oldest request's group once it has waited enough, so that nobody starves; else the oldest group that is full.
 fn choose(waiting: &[(u64, Instant)], limits: Limits, now: Instant) -> Choice {
+    let oldest = waiting.iter().min_by_key(|(_, since)| *since);
+    if let Some((key, _)) = oldest.filter(|(_, since)| now >= *since + limits.max_wait) {
+        return Choice::Run(*key);
+    }
     let mut sizes: HashMap<u64, usize> = HashMap::new();
     for (key, _) in waiting {
         *sizes.entry(*key).or_default() += 1;
@@ -122,11 +126,10 @@ fn choose(waiting: &[(u64, Instant)], limits: Limits, now: Instant) -> Choice {
     if let Some((key, _)) = waiting.iter().find(|(key, _)| sizes[key] >= limits.max_size) {
         return Choice::Run(*key);
     }
-    match waiting.iter().min_by_key(|(_, since)| *since) {
+    match oldest {
         None => Choice::Wait(None),
         // as many wait as there are slots, so no other can come
         Some((key, _)) if waiting.len() >= limits.max_size => Choice::Run(*key),
-        Some((key, since)) if now >= *since + limits.max_wait => Choice::Run(*key),
         Some((_, since)) => Choice::Wait(Some(*since + limits.max_wait)),
     }
 }
@@ -162,6 +165,12 @@ mod tests {
                 vec![(2, at(0)), (1, at(1)), (1, at(1)), (1, at(1))],
                 2,
                 Choice::Run(1),
+            ),
+            (
+                "one that has waited enough goes before a full group",
+                vec![(2, at(0)), (1, at(49)), (1, at(49)), (1, at(49))],
+                50,
+                Choice::Run(2),
             ),
             ("every slot waits, so nobody else can come", vec![(2, at(0)), (1, at(1)), (3, at(1))], 2, Choice::Run(2)),
         ];

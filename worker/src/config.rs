@@ -71,6 +71,21 @@ pub fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
     }
     let template = worker.output.key_template.parse::<KeyTemplate>();
     let template = template.map_err(|e| problems.push(format!("output.keyTemplate: {e}"))).ok();
+    if url.as_ref().is_some_and(|u| u.name.strip_suffix(".fifo").is_some()) {
+        problems.push("queue.url: FIFO queues are not supported by this version of millrace".into());
+    }
+    if worker.output.prefix.as_deref().is_some_and(|prefix| prefix.starts_with('/')) {
+        problems.push("output.prefix: must not begin with '/'".into());
+    }
+    if worker.output.key_template.starts_with('/') || worker.output.key_template.ends_with(".record.json") {
+        problems.push("output.keyTemplate: must not begin with '/' or end in .record.json".into());
+    }
+    if queue.visibility_timeout_seconds > 3600 {
+        problems.push(format!(
+            "queue.visibilityTimeoutSeconds: must be at most 3600, is {}",
+            queue.visibility_timeout_seconds
+        ));
+    }
     let mut at_least = |field: &str, value: i32, least: i32| {
         if value < least {
             problems.push(format!("{field}: must be at least {least}, is {value}"));
@@ -142,6 +157,16 @@ output: { bucket: images }
             (MINIMAL.replace("bucket: images", "bukket: images, bucket: images"), "output.bukket: unknown field"),
             (MINIMAL.replace("bucket: images", ""), "missing field `bucket`"),
             (MINIMAL.replace("'http://localstack:4566/000000000000/prompts'", "prompts"), "queue.url: not a URL"),
+            (MINIMAL.replace("prompts'", "prompts.fifo'"), "queue.url: FIFO queues are not supported"),
+            (MINIMAL.replace("bucket: images", "bucket: images, prefix: /a"), "output.prefix: must not begin with '/'"),
+            (
+                MINIMAL.replace("bucket: images", "bucket: images, keyTemplate: '{job_id}.record.json'"),
+                "output.keyTemplate: must not begin with '/' or end in .record.json",
+            ),
+            (
+                MINIMAL.replace("region: us-east-1", "region: us-east-1, visibilityTimeoutSeconds: 3601"),
+                "queue.visibilityTimeoutSeconds: must be at most 3600, is 3601",
+            ),
             ("- a list".into(), "worker.yaml: "),
         ];
         for (text, wanted) in table {

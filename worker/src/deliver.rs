@@ -20,6 +20,10 @@ use crate::state::{Part, State};
 
 const JOB_ID: &str = "job-id";
 const SHA256: &str = "sha256";
+const INPUT: &str = "input-sha256";
+const CONSUMER: &str = "consumer";
+/// Longest key that S3 takes, in bytes.
+const MAX_KEY: usize = 1024;
 
 /// Where one consumer's results go.
 #[derive(Debug, Clone)]
@@ -41,6 +45,11 @@ pub enum DeliverError {
     /// The key holds another job's output.
     #[error("output.keyTemplate: key {0} holds another job's output; make the template unique, as {{job_id}} is")]
     OutputKeyTaken(String),
+    /// S3 takes no such key.
+    #[error(
+        "output.keyTemplate: key {0} has more than {MAX_KEY} bytes; shorten the template, the prefix or the job id"
+    )]
+    KeyTooLong(String),
 }
 
 /// A record that was found, with the version that it has.
@@ -77,6 +86,10 @@ pub struct BucketError {
 pub struct Place<'a> {
     /// The job's id, safe for a key.
     pub job_id: &'a str,
+    /// Of the job's input: an output is the same job's only if both agree.
+    pub input_sha256: &'a str,
+    /// `namespace/name` of the QueueConsumer.
+    pub owner: &'a str,
     /// Of the message.
     pub message_id: &'a str,
     /// The consumer's name.
@@ -154,6 +167,9 @@ impl Store {
             date: place.date,
         });
         let key = format!("{}{key}", self.prefix);
+        if key.len() > MAX_KEY {
+            return Err(DeliverError::KeyTooLong(key));
+        }
         let sha256 = hex::encode(Sha256::digest(&output.body));
         let entry = |bytes: u64, sha256: String| RecordOutput {
             uri: format!("s3://{}/{key}", self.bucket),
@@ -163,7 +179,12 @@ impl Store {
         };
         let mut condition = Condition::New;
         loop {
-            let metadata = [(JOB_ID, place.job_id), (SHA256, sha256.as_str())];
+            let metadata = [
+                (JOB_ID, place.job_id),
+                (INPUT, place.input_sha256),
+                (CONSUMER, place.owner),
+                (SHA256, sha256.as_str()),
+            ];
             let body = output.body.clone();
             if self.put(&key, body, output.content_type, &metadata, &condition, give_up).await? {
                 return Ok(entry(output.body.len() as u64, sha256));
@@ -172,7 +193,10 @@ impl Store {
                 condition = Condition::New;
                 continue;
             };
-            if there.job_id.as_deref() != Some(place.job_id) {
+            let same = there.job_id.as_deref() == Some(place.job_id)
+                && there.input_sha256.as_deref() == Some(place.input_sha256)
+                && there.owner.as_deref() == Some(place.owner);
+            if !same {
                 return Err(DeliverError::OutputKeyTaken(key));
             }
             if there.sha256.as_deref() == Some(sha256.as_str()) || !replace {
@@ -313,6 +337,8 @@ impl Store {
             let meta = |name: &str| answer.metadata().and_then(|all| all.get(name)).cloned();
             Ok(Some(There {
                 job_id: meta(JOB_ID),
+                input_sha256: meta(INPUT),
+                owner: meta(CONSUMER),
                 sha256: meta(SHA256),
                 etag: answer.e_tag().unwrap_or_default().into(),
                 bytes: u64::try_from(answer.content_length().unwrap_or_default()).unwrap_or_default(),
@@ -381,6 +407,8 @@ enum Condition {
 
 struct There {
     job_id: Option<String>,
+    input_sha256: Option<String>,
+    owner: Option<String>,
     sha256: Option<String>,
     etag: String,
     bytes: u64,

@@ -60,11 +60,14 @@ impl Form {
 pub struct JobHead {
     /// Safe for a key.
     pub id: String,
+    /// As the producer wrote it, for whoever sends the message on.
+    pub raw_id: String,
     /// The producer chose the id, so another message may bear it too.
     pub id_is_producers: bool,
     /// Which form the body had.
     pub form: Form,
-    /// Lower-case hex SHA-256 of the body.
+    /// Lower-case hex SHA-256 of the input: of a text as it is, of JSON with its keys in order; so a repeat that differs
+    /// only in what is said about the job is the same job. Of the body where that has no form.
     pub input_sha256: String,
     /// The producer's own data.
     pub metadata: Map<String, Value>,
@@ -96,6 +99,7 @@ pub struct Rejected {
 pub fn decode(message: &Message, format: BodyFormat) -> Result<Job, Box<Rejected>> {
     let mut head = JobHead {
         id: message.id.clone(),
+        raw_id: message.id.clone(),
         id_is_producers: false,
         form: Form::Unknown,
         input_sha256: hex::encode(Sha256::digest(message.body.as_bytes())),
@@ -103,9 +107,9 @@ pub fn decode(message: &Message, format: BodyFormat) -> Result<Job, Box<Rejected
         deadline: None,
     };
     match read(message, format, &mut head) {
-        Ok(inputs) => {
-            let listed = inputs.listed;
-            Ok(Job { head, inputs: inputs.list, listed })
+        Ok(Inputs { list: inputs, listed }) => {
+            head.input_sha256 = sha256_of(&inputs, listed);
+            Ok(Job { head, inputs, listed })
         }
         Err(error) => Err(Box::new(Rejected { head, error })),
     }
@@ -121,7 +125,8 @@ impl Job {
         self.inputs.iter().enumerate().map(read).collect()
     }
 
-    fn at(&self, index: usize, error: InvalidInput) -> InvalidInput {
+    /// An error of one input, with its place in the list where there is one.
+    pub fn at(&self, index: usize, error: InvalidInput) -> InvalidInput {
         if !self.listed {
             return error;
         }
@@ -135,6 +140,36 @@ impl Job {
 pub fn seed_of(job_id: &str) -> u64 {
     let digest = Sha256::digest(job_id.as_bytes());
     u64::from(u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]))
+}
+
+fn sha256_of(inputs: &[Input], listed: bool) -> String {
+    let text = match inputs {
+        [Input::Text(text)] if !listed => text.clone(),
+        [input] if !listed => canonical(&as_value(input)),
+        _ => canonical(&Value::Array(inputs.iter().map(as_value).collect())),
+    };
+    hex::encode(Sha256::digest(text))
+}
+
+fn as_value(input: &Input) -> Value {
+    match input {
+        Input::Text(text) => Value::String(text.clone()),
+        Input::Object(object) => Value::Object(object.clone()),
+    }
+}
+
+/// JSON without spaces and with the keys of every object in order.
+fn canonical(value: &Value) -> String {
+    match value {
+        Value::Object(object) => {
+            let mut keys: Vec<&String> = object.keys().collect();
+            keys.sort();
+            let entry = |key: &String| format!("{}:{}", Value::String(key.clone()), canonical(&object[key]));
+            format!("{{{}}}", keys.into_iter().map(entry).collect::<Vec<_>>().join(","))
+        }
+        Value::Array(list) => format!("[{}]", list.iter().map(canonical).collect::<Vec<_>>().join(",")),
+        other => other.to_string(),
+    }
 }
 
 struct Inputs {
@@ -288,6 +323,7 @@ fn take_id(head: &mut JobHead, field: &str, id: &str) -> Result<(), InvalidInput
         ));
     }
     head.id = encoded;
+    head.raw_id = id.into();
     head.id_is_producers = true;
     Ok(())
 }

@@ -115,6 +115,22 @@ fn the_attribute_names_the_job_and_the_body_overrules_it() {
 }
 
 #[test]
+fn a_repeat_is_the_same_job_whatever_is_said_about_it() {
+    let hash = |body: &str| auto(body).unwrap().head.input_sha256;
+    let task = |retry: u32, steps: u32| {
+        format!(
+            r#"{{"entity_id":"e","task_name":"t","timestamp":1,"retry_count":{retry},"task_config":{{"prompt":"x","steps":{steps}}}}}"#
+        )
+    };
+    assert_eq!(hash(&task(0, 4)), hash(&task(1, 4)));
+    assert_ne!(hash(&task(0, 4)), hash(&task(0, 5)));
+    assert_eq!(hash(r#"{"prompt":"x","steps":4}"#), hash(r#"{ "steps": 4, "prompt": "x" }"#));
+    assert_eq!(hash("a cat"), hash(r#"{"job_id":"j","input":"a cat"}"#));
+    assert_ne!(hash(r#"{"inputs":["a cat"]}"#), hash("a cat"));
+    assert_eq!(hash("a cat"), hex::encode(Sha256::digest("a cat")));
+}
+
+#[test]
 fn envelope_extras_are_given_back() {
     let body = r#"{"job_id":"j","input":"x","metadata":{"a":1},"trace":"t","deadline":"2026-11-23T10:00:00Z"}"#;
     let head = auto(body).unwrap().head;
@@ -129,6 +145,9 @@ proptest! {
         any.attributes.insert(JOB_ID_ATTRIBUTE.into(), id);
         let head = match decode(&any, BodyFormat::Auto) { Ok(job) => job.head, Err(rejected) => rejected.head };
         let safe = |c: char| c.is_ascii_alphanumeric() || "._:-%".contains(c);
+        any.attributes.insert(JOB_ID_ATTRIBUTE.into(), head.raw_id.clone());
+        let again = match decode(&any, BodyFormat::Auto) { Ok(job) => job.head, Err(rejected) => rejected.head };
+        prop_assert_eq!(&again.id, &head.id, "sent on with its raw id, a message is the same job");
         prop_assert!(!head.id.is_empty() && head.id.len() <= MAX_JOB_ID && head.id.chars().all(safe), "{}", head.id);
     }
 }

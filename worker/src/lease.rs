@@ -13,9 +13,11 @@ use rand::Rng;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::aws::{explain, trouble};
 use crate::message::Message;
 use crate::metrics::Metrics;
-use crate::state::State;
+use crate::queue::queue_error;
+use crate::state::{Part, State};
 
 /// Most entries of one SQS batch call.
 const BATCH: usize = 10;
@@ -152,10 +154,16 @@ impl Leases {
         let answer = call.send().await;
         self.metrics.request("ChangeMessageVisibilityBatch", answer.is_ok());
         let failed: Vec<BatchResultErrorEntry> = match answer {
-            Ok(answer) => answer.failed,
+            Ok(answer) => {
+                self.state.clear_problem(Part::Leases);
+                answer.failed
+            }
             Err(error) => {
                 // not a loss: nobody but SQS knows who has the message
-                tracing::warn!(error = crate::aws::explain(&error), "cannot renew {} leases; trying again", live.len());
+                let error =
+                    queue_error(&self.queue_url, "sqs:ChangeMessageVisibility", trouble(&error), &explain(&error));
+                self.state.set_problem(Part::Leases, error.reason, &error.message);
+                tracing::warn!(%error, "cannot renew {} leases; trying again", live.len());
                 self.postpone(&live, Instant::now() + self.length.mul_f64(0.1).min(Duration::from_secs(5)));
                 return;
             }

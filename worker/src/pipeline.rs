@@ -12,6 +12,7 @@ use serde_json::Value;
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::aws::Trouble as Kind;
 use crate::batch::{Batcher, Done};
 use crate::config::Config;
 use crate::deliver::{Commit, DeliverError, Found, Place, Store};
@@ -20,14 +21,16 @@ use crate::lease::{Lease, Leases};
 use crate::message::Message;
 use crate::metrics::{Metrics, Outcome, Phase};
 use crate::model::{Cancel, InvalidInput, Product, Request, RunError};
-use crate::queue::{Queue, Redrive};
+use crate::queue::{Queue, QueueError, Redrive};
 use crate::receive::Slot;
 use crate::settle::{Settler, Verdict};
-use crate::state::State;
+use crate::state::{Part, State};
 use crate::time::{date, rfc3339, seconds_between};
 
 /// Outputs of one job that are put at a time.
 const PUTS: usize = 4;
+/// SQS hides a message for twelve hours at most, counted from its receive; one is left for the attempt.
+const LONGEST_RETURN: u32 = 11 * 3600;
 
 /// Everything that a job meets on its way.
 #[derive(Debug)]
@@ -54,6 +57,8 @@ pub struct Pipeline<R> {
     pub revision: Option<String>,
     /// Jobs whose results may wait for S3 while their slot computes the next ones.
     pub deliveries: Arc<Semaphore>,
+    /// Jobs that may wait for SQS to take their verdict.
+    pub settlements: Arc<Semaphore>,
     /// Set when the grace period is over: every job is given back.
     pub abort: CancellationToken,
 }
@@ -62,6 +67,8 @@ pub struct Pipeline<R> {
 enum Ending {
     /// Its record is written; the message goes.
     Recorded(Outcome),
+    /// A FAILED record is written; SQS moves the message to the dead-letter queue, some receives from now.
+    FailedForRedrive(u32),
     /// It is tried again after so many seconds.
     Return(u32),
     /// Its lease was lost, or the worker stops.
@@ -84,6 +91,9 @@ impl From<DeliverError> for Trouble {
             DeliverError::GivenUp => Self::GivenUp,
             DeliverError::OutputKeyTaken(_) => {
                 Self::Invalid { code: "OutputKeyTaken", error: InvalidInput::body(error.to_string()) }
+            }
+            DeliverError::KeyTooLong(_) => {
+                Self::Invalid { code: "OutputKeyTooLong", error: InvalidInput::body(error.to_string()) }
             }
         }
     }
@@ -119,9 +129,10 @@ impl<R: Request> Pipeline<R> {
         self.metrics.phase(Phase::Queued, seconds_between(message.sent_at, message.received_at));
 
         let give_up = CancellationToken::new();
+        let mut room = Room { slot: Some(slot), delivery: None };
         let ending = {
             let attempt = Attempt { message: &message, give_up: &give_up };
-            let work = self.attempt(&attempt, slot);
+            let work = self.attempt(&attempt, &mut room);
             tokio::pin!(work);
             tokio::select! {
                 ending = &mut work => ending,
@@ -132,7 +143,11 @@ impl<R: Request> Pipeline<R> {
                 }
             }
         };
+        // nothing is received without bound while SQS takes no verdicts
+        let settlement = self.settlements.acquire().await;
+        drop(room);
         self.settle(&message, lease, ending).await;
+        drop(settlement);
         self.state.let_go(&message.receipt_handle);
         self.metrics.held.dec();
     }
@@ -143,6 +158,7 @@ impl<R: Request> Pipeline<R> {
         lease.release().await;
         let (outcome, verdict) = match ending {
             Ending::Recorded(outcome) => (outcome, Some(Verdict::Delete)),
+            Ending::FailedForRedrive(seconds) => (Outcome::Failed, Some(Verdict::Return(seconds))),
             Ending::Return(_) | Ending::GivenUp if lost => (Outcome::LeaseLost, None),
             Ending::GivenUp => (Outcome::Returned, Some(Verdict::Return(0))),
             Ending::Return(seconds) => (Outcome::Returned, Some(Verdict::Return(seconds))),
@@ -164,16 +180,14 @@ impl<R: Request> Pipeline<R> {
         }
     }
 
-    async fn attempt(&self, attempt: &Attempt<'_>, slot: Slot) -> Ending {
+    async fn attempt<'a>(&'a self, attempt: &Attempt<'_>, room: &mut Room<'a>) -> Ending {
         let held_since = Instant::now();
-        // kept until the record is written, so that a flood of bad messages is bounded too
-        let mut room = Room { slot: Some(slot), delivery: None };
         let job = match decode(attempt.message, self.config.worker.queue.body_format) {
             Ok(job) => job,
             Err(rejected) => return self.fail(attempt, &rejected.head, rejected.error.into()).await,
         };
         self.state.name_job(&attempt.message.receipt_handle, &job.head.id);
-        match self.compute(attempt, &job, &mut room, held_since).await {
+        match self.compute(attempt, &job, room, held_since).await {
             Ok(ending) => ending,
             Err(trouble) => self.fail(attempt, &job.head, trouble).await,
         }
@@ -219,7 +233,7 @@ impl<R: Request> Pipeline<R> {
         let waited = began.map_or(0.0, |began| (began.into_std() - held_since).as_secs_f64());
         let inference = began.zip(ended).map_or(0.0, |(began, ended)| (ended - began).as_secs_f64());
 
-        let products = products(done)?;
+        let products = products(job, done)?;
         self.state.served(held);
         let uploading = Instant::now();
         let (outputs, value, seed) = self.upload(attempt, head, products, found.is_some()).await?;
@@ -268,9 +282,12 @@ impl<R: Request> Pipeline<R> {
         let value = if products.len() > 1 && !values.is_empty() { Some(Value::Array(values)) } else { values.pop() };
         let outputs: Vec<_> = products.into_iter().flat_map(|p| p.outputs).collect();
         let (count, date) = (outputs.len(), date(attempt.message.sent_at));
+        let owner = self.config.worker.consumer.to_string();
         let put = |(index, output)| {
             let place = Place {
                 job_id: &head.id,
+                input_sha256: &head.input_sha256,
+                owner: &owner,
                 message_id: &attempt.message.id,
                 consumer: &self.config.worker.consumer.name,
                 date: &date,
@@ -339,10 +356,7 @@ impl<R: Request> Pipeline<R> {
             (Ok(Commit::AlreadyFinal), _) => Ending::Recorded(Outcome::AlreadyDone),
             (Ok(_), true) => self.bury(attempt, head, &error, &redrive).await,
             // visibility 0: SQS moves it to the dead-letter queue at the next receive
-            (Ok(_), false) if redrive.dead_letter_url.is_some() => {
-                self.state.ended(true);
-                Ending::Return(0)
-            }
+            (Ok(_), false) if redrive.dead_letter_url.is_some() => Ending::FailedForRedrive(0),
             (Ok(_), false) => Ending::Recorded(Outcome::Failed),
         }
     }
@@ -353,11 +367,25 @@ impl<R: Request> Pipeline<R> {
         let Some(url) = redrive.dead_letter_url.as_deref().filter(|_| wanted) else {
             return Ending::Recorded(Outcome::Failed);
         };
-        let mut pause = Duration::from_millis(500);
+        let (mut pause, mut bare) = (Duration::from_millis(500), false);
         loop {
-            match self.queue.dead_letter(url, attempt.message, &head.id, error).await {
-                Ok(()) => return Ending::Recorded(Outcome::Failed),
-                Err(why) => tracing::warn!(url, why, "cannot send to the dead-letter queue; trying again"),
+            match self.queue.dead_letter(url, attempt.message, &head.raw_id, error, bare).await {
+                Ok(()) => {
+                    self.state.clear_problem(Part::DeadLetters);
+                    return Ending::Recorded(Outcome::Failed);
+                }
+                Err((Kind::Throttled | Kind::Unreachable, why)) => self.report(Part::DeadLetters, &why),
+                // it may leave no room for the error beside it, which is in the record too
+                Err((Kind::Other, why)) if !bare => {
+                    tracing::warn!(job_id = head.id, %why, "the dead letter is refused; sending it without the error");
+                    bare = true;
+                    continue;
+                }
+                // nothing that waiting would mend: SQS's own redrive moves it, later
+                Err((_, why)) => {
+                    self.report(Part::DeadLetters, &why);
+                    return Ending::FailedForRedrive(self.backoff(attempt.message.receive_count));
+                }
             }
             tokio::select! {
                 () = tokio::time::sleep(pause) => pause = (pause * 2).min(Duration::from_secs(20)),
@@ -366,12 +394,18 @@ impl<R: Request> Pipeline<R> {
         }
     }
 
+    fn report(&self, part: Part, error: &QueueError) {
+        if self.state.set_problem(part, error.reason, &error.message) {
+            tracing::error!(reason = error.reason, "{error}");
+        }
+    }
+
     /// Doubled at each receive, with jitter, up to the maximum.
     fn backoff(&self, receive_count: u32) -> u32 {
         let retry = self.config.worker.queue.retry;
         let (first, most) = (retry.initial_seconds.max(0) as u32, retry.max_seconds.max(0) as u32);
         let doubled = first.saturating_mul(1u32.checked_shl(receive_count.saturating_sub(1)).unwrap_or(u32::MAX));
-        let wait = doubled.min(most);
+        let wait = doubled.min(most).min(LONGEST_RETURN);
         wait - rand::rng().random_range(0..=wait / 10)
     }
 
@@ -428,14 +462,14 @@ fn reused(id: &str) -> InvalidInput {
 }
 
 /// Every request's product, or the trouble that decides for the job.
-fn products(done: Vec<Done>) -> Result<Vec<Product>, Trouble> {
+fn products(job: &Job, done: Vec<Done>) -> Result<Vec<Product>, Trouble> {
     let mut products = Vec::with_capacity(done.len());
     let mut trouble = None;
-    for one in done {
+    for (index, one) in done.into_iter().enumerate() {
         match one.result {
             Ok(product) => products.push(product),
             Err(RunError::Cancelled) => return Err(Trouble::GivenUp),
-            Err(RunError::Invalid(error)) => return Err(error.into()),
+            Err(RunError::Invalid(error)) => return Err(job.at(index, error).into()),
             Err(RunError::Model(why)) => trouble = Some(Trouble::Model(why)),
             Err(RunError::OutOfMemory(why)) => {
                 trouble = Some(Trouble::Model(format!("out of memory, even alone in its batch: {why}")));

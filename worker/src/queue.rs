@@ -130,33 +130,51 @@ impl Queue {
         Some(receiver)
     }
 
-    /// Sends a message that can never run to the dead-letter queue, with the error and its own attributes.
+    /// Sends a message that can never run to the dead-letter queue, with the error and its own attributes; `bare` with
+    /// its job id alone, for one that leaves no room for more.
     pub async fn dead_letter(
         &self,
         url: &str,
         message: &Message,
         job_id: &str,
         error: &RecordError,
-    ) -> Result<(), String> {
-        let mut attributes = vec![
-            ("millrace-job-id", job_id),
-            ("millrace-error-code", error.code.as_str()),
-            ("millrace-error-message", error.message.as_str()),
-        ];
-        attributes.extend(error.field.as_deref().map(|field| ("millrace-error-field", field)));
-        let own = message.attributes.iter().map(|(k, v)| (k.as_str(), v.as_str()));
-        let own = own.filter(|(name, _)| !name.starts_with("millrace-"));
-        let all: Vec<_> = attributes.into_iter().chain(own).take(MAX_ATTRIBUTES).collect();
+        bare: bool,
+    ) -> Result<(), (Trouble, QueueError)> {
+        let attributes = attributes(message, job_id, error);
         let mut call = self.sqs.send_message().queue_url(url).message_body(&message.body);
-        for (name, value) in all {
-            let value: String = value.chars().take(MAX_ATTRIBUTE).collect();
+        for (name, value) in attributes.into_iter().take(if bare { 1 } else { MAX_ATTRIBUTES }) {
             let value = MessageAttributeValue::builder().data_type("String").string_value(value).build();
-            call = call.message_attributes(name, value.map_err(|e| e.to_string())?);
+            let unsendable = |e| (Trouble::Other, queue_error(url, "sqs:SendMessage", Trouble::Other, &format!("{e}")));
+            call = call.message_attributes(name, value.map_err(unsendable)?);
         }
         let answer = call.send().await;
         self.metrics.request("SendMessage", answer.is_ok());
-        answer.map(|_| ()).map_err(|e| explain(&e))
+        answer.map(|_| ()).map_err(|error| {
+            let trouble = trouble(&error);
+            (trouble, queue_error(url, "sqs:SendMessage", trouble, &explain(&error)))
+        })
     }
+}
+
+/// A dead letter's attributes: the job id first, then the error, then its own. SQS takes no empty values, no control
+/// characters, and ten attributes at most.
+fn attributes(message: &Message, job_id: &str, error: &RecordError) -> Vec<(String, String)> {
+    let ours = [
+        ("millrace-job-id", job_id),
+        ("millrace-error-code", &error.code),
+        ("millrace-error-message", &error.message),
+        ("millrace-error-field", error.field.as_deref().unwrap_or_default()),
+    ];
+    let own = message.attributes.iter().map(|(k, v)| (k.as_str(), v.as_str()));
+    let own = own.filter(|(name, _)| !name.starts_with("millrace-"));
+    let sendable =
+        |c: char| if matches!(c, '\t' | '\n' | '\r' | ' '..='\u{FFFD}' | '\u{10000}'..) { c } else { '\u{FFFD}' };
+    ours.into_iter()
+        .chain(own)
+        .filter(|(_, value)| !value.is_empty())
+        .map(|(name, value)| (name.to_owned(), value.chars().take(MAX_ATTRIBUTE).map(sendable).collect()))
+        .take(MAX_ATTRIBUTES)
+        .collect()
 }
 
 /// Words for a problem with the queue at `url`, met while doing `action`.
@@ -204,6 +222,33 @@ mod tests {
             assert_eq!(queue().parse(&text), Some(wanted.clone()), "{count}");
         }
         assert_eq!(queue().parse("{}"), None);
+    }
+
+    #[test]
+    fn a_dead_letter_has_only_attributes_that_sqs_takes() {
+        let own: std::collections::BTreeMap<String, String> =
+            (0..12).map(|n| (format!("own{n:02}"), "v".into())).chain([("empty".into(), String::new())]).collect();
+        let message = Message {
+            id: "m".into(),
+            receipt_handle: "h".into(),
+            body: "{".into(),
+            receive_count: 1,
+            sent_at: jiff::Timestamp::UNIX_EPOCH,
+            received_at: jiff::Timestamp::UNIX_EPOCH,
+            polled: std::time::Instant::now(),
+            attributes: own,
+        };
+        let error = |field: &str| RecordError {
+            code: "InvalidInput".into(),
+            message: "x".repeat(5000),
+            field: Some(field.into()),
+        };
+        let with_field = attributes(&message, "j 1", &error("a\u{1}b"));
+        assert_eq!(with_field[0], ("millrace-job-id".into(), "j 1".into()));
+        assert_eq!(with_field[3], ("millrace-error-field".into(), "a\u{FFFD}b".into()));
+        assert_eq!((with_field.len(), with_field[2].1.len()), (MAX_ATTRIBUTES, MAX_ATTRIBUTE));
+        let without = attributes(&message, "j", &error(""));
+        assert!(without.iter().all(|(name, value)| name != "millrace-error-field" && !value.is_empty()));
     }
 
     #[test]

@@ -37,6 +37,8 @@ const CACHE: &str = "/var/cache/millrace";
 const LAST_MOMENTS: Duration = Duration::from_secs(10);
 /// Jobs beyond the slots whose results may wait for S3.
 const SPARE_DELIVERIES: usize = 8;
+/// Jobs beyond the slots that may wait for SQS to take their verdict.
+const SPARE_SETTLEMENTS: usize = 256;
 
 /// Runs the consumer until it is told to stop.
 pub async fn run(config: Config, stop: Stop) -> anyhow::Result<()> {
@@ -90,7 +92,7 @@ async fn consume<E: Served>(config: Config, stop: Stop) -> anyhow::Result<()> {
     let heart = tokio::spawn(Arc::clone(&leases).run(beats.clone()));
     let max_wait = u64::try_from(config.worker.model.batch.max_wait_milliseconds).unwrap_or(0);
     let limits = Limits { max_size: capacity, max_wait: Duration::from_millis(max_wait) };
-    let settler = Settler::start(&clients.sqs, &url, &metrics);
+    let settler = Settler::start(&clients.sqs, &url, &state, &metrics);
     let grace = Duration::from_secs(config.worker.shutdown.grace_period_seconds);
     let pipeline = Arc::new(Pipeline {
         queue,
@@ -103,6 +105,7 @@ async fn consume<E: Served>(config: Config, stop: Stop) -> anyhow::Result<()> {
         state: Arc::clone(&state),
         metrics: Arc::clone(&metrics),
         deliveries: Arc::new(Semaphore::new(capacity + SPARE_DELIVERIES)),
+        settlements: Arc::new(Semaphore::new(capacity + SPARE_SETTLEMENTS)),
         abort: abort.clone(),
         config,
     });

@@ -11,8 +11,11 @@ use aws_sdk_sqs::types::{
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use crate::aws::{explain, trouble};
 use crate::lease::is_loss;
 use crate::metrics::Metrics;
+use crate::queue::{QueueError, queue_error};
+use crate::state::{Part, State};
 
 /// Most entries of one SQS batch call.
 const BATCH: usize = 10;
@@ -53,10 +56,11 @@ impl Pending {
 
 impl Settler {
     /// Starts the two tasks; they end when every clone is dropped and all is carried out.
-    pub fn start(sqs: &aws_sdk_sqs::Client, queue_url: &str, metrics: &Arc<Metrics>) -> Self {
+    pub fn start(sqs: &aws_sdk_sqs::Client, queue_url: &str, state: &Arc<State>, metrics: &Arc<Metrics>) -> Self {
         let start = || {
             let (sender, receiver) = mpsc::channel(BATCH * 10);
-            let carrier = Carrier { sqs: sqs.clone(), queue_url: queue_url.into(), metrics: Arc::clone(metrics) };
+            let (state, metrics) = (Arc::clone(state), Arc::clone(metrics));
+            let carrier = Carrier { sqs: sqs.clone(), queue_url: queue_url.into(), state, metrics };
             tokio::spawn(carrier.run(receiver));
             sender
         };
@@ -75,6 +79,7 @@ impl Settler {
 struct Carrier {
     sqs: aws_sdk_sqs::Client,
     queue_url: String,
+    state: Arc<State>,
     metrics: Arc<Metrics>,
 }
 
@@ -110,9 +115,13 @@ impl Carrier {
                 Some(Verdict::Return(_)) => self.give_back(&batch).await,
             };
             let failed = match answer {
-                Ok(failed) => failed,
+                Ok(failed) => {
+                    self.state.clear_problem(Part::Settling);
+                    failed
+                }
                 Err(error) => {
-                    tracing::warn!(attempt, error, "cannot settle {} messages", batch.len());
+                    self.state.set_problem(Part::Settling, error.reason, &error.message);
+                    tracing::warn!(attempt, %error, "cannot settle {} messages", batch.len());
                     batch.iter().enumerate().map(|(i, _)| (i, false)).collect()
                 }
             };
@@ -136,7 +145,7 @@ impl Carrier {
         }
     }
 
-    async fn delete(&self, batch: &[Pending]) -> Result<Vec<(usize, bool)>, String> {
+    async fn delete(&self, batch: &[Pending]) -> Result<Vec<(usize, bool)>, QueueError> {
         let entry = |(i, p): (usize, &Pending)| {
             DeleteEntry::builder().id(i.to_string()).receipt_handle(&p.receipt_handle).build().ok()
         };
@@ -144,10 +153,12 @@ impl Carrier {
         let call = self.sqs.delete_message_batch().queue_url(&self.queue_url).set_entries(Some(entries));
         let answer = call.send().await;
         self.metrics.request("DeleteMessageBatch", answer.is_ok());
-        answer.map(|a| failures(&a.failed)).map_err(|e| crate::aws::explain(&e))
+        answer
+            .map(|a| failures(&a.failed))
+            .map_err(|e| queue_error(&self.queue_url, "sqs:DeleteMessage", trouble(&e), &explain(&e)))
     }
 
-    async fn give_back(&self, batch: &[Pending]) -> Result<Vec<(usize, bool)>, String> {
+    async fn give_back(&self, batch: &[Pending]) -> Result<Vec<(usize, bool)>, QueueError> {
         let entry = |(i, p): (usize, &Pending)| {
             let Verdict::Return(seconds) = p.verdict else { return None };
             let seconds = i32::try_from(seconds).unwrap_or(i32::MAX);
@@ -158,7 +169,9 @@ impl Carrier {
         let call = self.sqs.change_message_visibility_batch().queue_url(&self.queue_url).set_entries(Some(entries));
         let answer = call.send().await;
         self.metrics.request("ChangeMessageVisibilityBatch", answer.is_ok());
-        answer.map(|a| failures(&a.failed)).map_err(|e| crate::aws::explain(&e))
+        answer
+            .map(|a| failures(&a.failed))
+            .map_err(|e| queue_error(&self.queue_url, "sqs:ChangeMessageVisibility", trouble(&e), &explain(&e)))
     }
 }
 

@@ -23,6 +23,12 @@ pub enum Part {
     Model,
     /// Writing results.
     Bucket,
+    /// Renewing leases.
+    Leases,
+    /// Deleting messages and giving them back.
+    Settling,
+    /// Sending to the dead-letter queue.
+    DeadLetters,
 }
 
 /// Shared by every part of the worker.

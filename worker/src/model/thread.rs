@@ -110,7 +110,8 @@ fn serve<E: Engine>(mut engine: E, mut calls: mpsc::Receiver<Call<E::Request>>, 
     }
 }
 
-/// Runs a batch; one that does not fit into memory is tried again in halves, down to single requests.
+/// Runs a batch. One that does not fit into memory, crashes, or fails as a whole is tried again in halves, down to single
+/// requests: a request's error is then its own.
 fn run_in_halves<E: Engine>(engine: &mut E, batch: &[Item<E::Request>]) -> Vec<Result<Product, RunError>> {
     let ran = catch_unwind(AssertUnwindSafe(|| engine.run(batch)));
     let results = ran.unwrap_or_else(|panic| {
@@ -118,10 +119,12 @@ fn run_in_halves<E: Engine>(engine: &mut E, batch: &[Item<E::Request>]) -> Vec<R
         vec![Err(error); batch.len()]
     });
     let too_big = results.iter().any(|r| matches!(r, Err(RunError::OutOfMemory(_))));
-    if !too_big || batch.len() < 2 {
+    let failed = results.iter().all(|r| matches!(r, Err(RunError::Model(_))));
+    if batch.len() < 2 || !(too_big || failed) {
         return results;
     }
-    tracing::warn!(size = batch.len(), "the batch does not fit into memory; trying halves");
+    let why = if too_big { "does not fit into memory" } else { "failed as a whole" };
+    tracing::warn!(size = batch.len(), "the batch {why}; trying halves");
     let (left, right) = batch.split_at(batch.len() / 2);
     let mut results = run_in_halves(engine, left);
     results.extend(run_in_halves(engine, right));
@@ -205,8 +208,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_crash_is_an_error_and_the_thread_lives_on() {
-        let (results, _) = run(&[66]).await;
-        assert_eq!(results[0], Err(RunError::Model("the model crashed: crash on 66".into())));
+    async fn a_crash_is_the_error_of_its_request_alone_and_the_thread_lives_on() {
+        let (results, sizes) = run(&[1, 66]).await;
+        assert!(results[0].is_ok());
+        assert_eq!(results[1], Err(RunError::Model("the model crashed: crash on 66".into())));
+        assert_eq!(sizes, [2, 1, 1]);
     }
 }

@@ -6,7 +6,7 @@ use millrace_api::JobStatus;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::lab::{self, Lab, PREFIX};
+use crate::lab::{self, CONSUMER, Lab, PREFIX};
 use crate::program;
 
 const WEIGHTS: &str = "unet/diffusion_pytorch_model.safetensors";
@@ -97,12 +97,22 @@ async fn a_key_that_is_taken_is_never_overwritten() {
 
         // this very job's, by an attempt that died before its record: adopted
         let ours = format!("{PREFIX}ours.png");
-        lab.put(&ours, b"a picture", &[("job-id", "ours"), ("sha256", "of a picture")]).await;
+        let input = hex::encode(Sha256::digest(r#"{"prompt":"a cat"}"#));
+        let identity =
+            [("job-id", "ours"), ("input-sha256", &*input), ("consumer", CONSUMER), ("sha256", "of a picture")];
+        lab.put(&ours, b"a picture", &identity).await;
         lab.send(json!({ "job_id": "ours", "prompt": "a cat" })).await;
         let record = lab.record("ours").await;
         let output = &record.outputs[0];
         assert_eq!((record.status, output.bytes, output.sha256.as_str()), (JobStatus::Completed, 9, "of a picture"));
         assert_eq!(lab.object(&ours).await.body, b"a picture");
+
+        // the same id with another input, which got no further than its output: not this job's
+        let other = format!("{PREFIX}other.png");
+        lab.put(&other, b"a dog", &[("job-id", "other"), ("input-sha256", &*input), ("consumer", CONSUMER)]).await;
+        lab.send(json!({ "job_id": "other", "prompt": "a dog" })).await;
+        assert_eq!(lab.record("other").await.error.unwrap().code, "OutputKeyTaken");
+        lab.take(&lab.dead_letters()).await;
 
         // somebody else's: refused, and left alone
         let theirs = format!("{PREFIX}theirs.png");
