@@ -11,10 +11,11 @@ use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
+use k8s_openapi::jiff::Timestamp;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Api, Client, Resource, ResourceExt as _};
-use millrace_api::reason;
+use millrace_api::{LastScale, reason};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
@@ -23,7 +24,7 @@ use crate::build::{Built, Resources, parts};
 use crate::error::{CallError, within};
 use crate::memory::Memory;
 use crate::observe::{Observed, deployment_replicas};
-use crate::scale::Decision;
+use crate::scale::{Decision, Reason};
 use crate::validate::Validated;
 
 /// The one field manager of everything that the operator writes.
@@ -70,8 +71,6 @@ pub(crate) struct Applied {
     pub(crate) created: bool,
     /// What makes new pods, in words: `image a → b`.
     pub(crate) rollout: Vec<String>,
-    /// The count before and after, where this pass changed it.
-    pub(crate) scaled: Option<(i32, i32)>,
     /// The count was not the one that the decision was made from; decide again soon.
     pub(crate) moved: bool,
 }
@@ -113,7 +112,8 @@ impl Child for PodDisruptionBudget {
     const KIND: &'static str = "PodDisruptionBudget";
 }
 
-/// Applies what was built, with the decided count.
+/// Applies what was built, with the decided count. A change of the count stays in `memory.unreported`, also where
+/// something fails after it.
 pub(crate) async fn apply(
     client: &Client,
     consumer: &Validated,
@@ -124,13 +124,18 @@ pub(crate) async fn apply(
 ) -> Result<Resources<Applied>, ApplyError> {
     let Resources { service_account, config_map, mut deployment, pod_disruption_budget, stage: Built } = built;
     let mut hand = Hand { client, namespace: consumer.namespace(), owner: &consumer.owner, memory };
-    match &service_account {
-        Some(account) => hand.ensure(account, seen.service_account.as_ref()).await?,
-        None => hand.remove::<ServiceAccount>(&consumer.name(), seen.service_account.as_ref()).await?,
+    if let Some(account) = &service_account {
+        hand.ensure(account, seen.service_account.as_ref()).await?;
     }
     hand.ensure(&config_map, seen.config_map.as_ref()).await?;
     let applied = hand.deploy(&mut deployment, decision, seen.deployment.as_deref()).await?;
     hand.ensure(&pod_disruption_budget, seen.budget.as_ref()).await?;
+    // Not before the last worker that uses it is replaced; the Deployment's progress wakes the pass that does it.
+    let watched = seen.deployment.as_deref().map(Resource::meta);
+    let settled = !seen.rolling() && hand.is_as_applied::<Deployment>(&hash(&deployment), watched);
+    if service_account.is_none() && settled {
+        hand.remove::<ServiceAccount>(&consumer.name(), seen.service_account.as_ref()).await?;
+    }
     Ok(Resources { service_account, config_map, deployment, pod_disruption_budget, stage: applied })
 }
 
@@ -171,8 +176,8 @@ impl Hand<'_> {
         let live = self.live::<Deployment>(&wanted.name_any()).await?;
         let Some(live) = live else {
             self.write(wanted, None, &hash(wanted)).await?;
-            let scaled = (decision.desired > 0).then_some((0, decision.desired));
-            return Ok(Applied { created: true, scaled, ..Applied::default() });
+            self.scaled(decision, 0, decision.desired);
+            return Ok(Applied { created: true, ..Applied::default() });
         };
         let replicas = deployment_replicas(&live);
         // A decision speaks of the count that it was made from. Where that is not the live one, the live one stays.
@@ -183,7 +188,20 @@ impl Hand<'_> {
         let after = deployment_replicas(wanted);
         let rollout = parts::differences(live.annotations(), wanted.annotations());
         self.write(wanted, Some(&live), &hash(wanted)).await?;
-        Ok(Applied { created: false, rollout, scaled: (after != replicas).then_some((replicas, after)), moved })
+        self.scaled(decision, replicas, after);
+        Ok(Applied { created: false, rollout, moved })
+    }
+
+    /// Remembers a change of the count at once: what comes after it may fail.
+    fn scaled(&mut self, decision: &Decision, from: i32, to: i32) {
+        if from != to {
+            let reason = match decision.reason {
+                Reason::Rule => decision.rule.to_string(),
+                reason => reason.to_string(),
+            };
+            let (time, message) = (Time(Timestamp::now()), decision.message.clone());
+            self.memory.unreported = Some(LastScale { time, from, to, reason, message });
+        }
     }
 
     /// Deletes an object of this consumer that is no longer wanted.

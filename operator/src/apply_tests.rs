@@ -22,6 +22,8 @@ struct Server {
     objects: std::collections::HashMap<String, Value>,
     calls: Vec<Call>,
     fail: bool,
+    /// Part of the paths that cannot be written.
+    broken: Option<&'static str>,
 }
 
 impl Server {
@@ -31,7 +33,7 @@ impl Server {
         let failure = |code, reason| {
             (code, json!({ "kind": "Status", "status": "Failure", "reason": reason, "code": code, "message": "m" }))
         };
-        if self.fail {
+        if self.fail || self.broken.is_some_and(|part| *method == Method::PATCH && path.contains(part)) {
             return failure(500, "InternalError");
         }
         match *method {
@@ -125,6 +127,18 @@ impl Bench {
         std::mem::take(&mut self.server.lock().unwrap().calls)
     }
 
+    /// The change of the count that is to be reported.
+    fn scaled(&mut self) -> Option<(i32, i32)> {
+        self.memory.unreported.take().map(|scale| (scale.from, scale.to))
+    }
+
+    /// Kubernetes has acted on the Deployment.
+    fn settle(&self) {
+        let mut live: Value = self.object(DEPLOYMENT).unwrap();
+        live["status"] = json!({ "observedGeneration": live["metadata"]["generation"] });
+        self.put(DEPLOYMENT, live);
+    }
+
     fn replicas(&self) -> i32 {
         deployment_replicas(&self.object(DEPLOYMENT).unwrap())
     }
@@ -143,7 +157,7 @@ fn by_five() -> (&'static str, Value) {
 async fn everything_is_applied_once_with_one_field_manager() {
     let mut bench = Bench::new();
     let applied = bench.pass(&[by_five()], visible(0), true).await.unwrap();
-    assert!(applied.created && applied.scaled.is_none(), "{applied:?}");
+    assert!(applied.created && bench.scaled().is_none(), "{applied:?}");
     let patches: Vec<Call> = bench.calls().into_iter().filter(|(method, ..)| *method == Method::PATCH).collect();
     assert_eq!(patches.len(), 4);
     for (_, uri, body) in &patches {
@@ -162,7 +176,7 @@ async fn a_decided_count_is_one_write_of_one_object() {
     bench.pass(&[by_five()], visible(0), true).await.unwrap();
     bench.calls();
     let applied = bench.pass(&[by_five()], visible(50), true).await.unwrap();
-    assert_eq!((applied.scaled, applied.rollout.len()), (Some((0, 4)), 0));
+    assert_eq!((bench.scaled(), applied.rollout.len()), (Some((0, 4)), 0));
     let calls = bench.calls();
     assert_eq!(calls.iter().map(|(method, ..)| method.as_str()).collect::<Vec<_>>(), ["GET", "PATCH"]);
     assert!(calls.iter().all(|(_, uri, _)| uri.starts_with(DEPLOYMENT)));
@@ -171,16 +185,26 @@ async fn a_decided_count_is_one_write_of_one_object() {
 }
 
 #[tokio::test]
+async fn a_change_is_to_be_reported_also_where_something_fails_after_it() {
+    let mut bench = Bench::new();
+    bench.server.lock().unwrap().broken = Some("poddisruptionbudgets");
+    let error = bench.pass(&[by_five()], visible(50), true).await.unwrap_err();
+    assert!(error.to_string().contains("PodDisruptionBudget"), "{error}");
+    assert_eq!((bench.replicas(), bench.scaled()), (4, Some((0, 4))));
+}
+
+#[tokio::test]
 async fn an_unknown_depth_carries_the_live_count() {
     let mut bench = Bench::new();
     bench.pass(&[by_five()], visible(20), true).await.unwrap();
+    assert_eq!(bench.scaled(), Some((0, 4)));
     let mut live: Value = bench.object(DEPLOYMENT).unwrap();
     live["spec"]["replicas"] = json!(7);
     bench.put(DEPLOYMENT, live);
     let image = ("/spec/worker/image", json!("other:2"));
     let applied = bench.pass(&[by_five(), image], Err(QueueError::NotReadYet), true).await.unwrap();
     assert_eq!(bench.replicas(), 7);
-    assert_eq!(applied.scaled, None);
+    assert_eq!(bench.scaled(), None);
     assert_eq!(applied.rollout, ["image worker:1-cuda → other:2"]);
 }
 
@@ -188,10 +212,10 @@ async fn an_unknown_depth_carries_the_live_count() {
 async fn a_count_that_moved_under_the_decision_stays() {
     let mut bench = Bench::new();
     bench.pass(&[by_five()], visible(20), true).await.unwrap();
-    assert_eq!(bench.replicas(), 4);
+    assert_eq!((bench.replicas(), bench.scaled()), (4, Some((0, 4))));
     // Not seen by the watch yet: decided as if there were none.
     let applied = bench.pass(&[by_five()], visible(0), false).await.unwrap();
-    assert!(applied.moved && applied.scaled.is_none(), "{applied:?}");
+    assert!(applied.moved && bench.scaled().is_none(), "{applied:?}");
     assert_eq!(bench.replicas(), 4);
 }
 
@@ -243,6 +267,11 @@ async fn the_own_service_account_goes_when_another_is_named() {
     let mut bench = Bench::new();
     bench.pass(&[by_five()], visible(0), true).await.unwrap();
     let named = ("/spec/worker/serviceAccountName", json!("mine"));
+    for _ in 0..2 {
+        bench.pass(&[by_five(), named.clone()], visible(0), true).await.unwrap();
+        assert!(bench.meta(ACCOUNT).is_some(), "workers that use it are still to be replaced");
+    }
+    bench.settle();
     bench.pass(&[by_five(), named.clone()], visible(0), true).await.unwrap();
     assert!(bench.meta(ACCOUNT).is_none());
     let deletes: Vec<Call> = bench.calls().into_iter().filter(|(method, ..)| *method == Method::DELETE).collect();

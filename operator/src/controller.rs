@@ -191,6 +191,7 @@ async fn act<R: Read>(
     memory.depth = depth;
     tracing::debug!(from = decision.from, desired = decision.desired, reason = %decision.reason, "{}", decision.message);
     memory.history = decision.history.clone();
+    let unreported = memory.unreported.take();
     let applied = match build(&validated, &context.defaults) {
         Ok(built) => Box::pin(apply(&context.client, &validated, built, &decision, seen, memory)).await,
         Err(error) => {
@@ -198,15 +199,15 @@ async fn act<R: Read>(
             Err(ApplyError::Refused { kind, name, message: error.to_string() })
         }
     };
+    if let Some(scale) = &memory.unreported {
+        // A change that waited for the end of a window says nothing about how fast a reading is acted on.
+        let latency = news.then(|| seen.reading.at.elapsed());
+        context.metrics.scaled(&ObjectRef::from(&**consumer), scale.from, scale.to, latency);
+    } else {
+        memory.unreported = unreported;
+    }
     match applied {
-        Ok(applied) => {
-            if let Some((from, to)) = applied.stage.scaled {
-                // A change that waited for the end of a window says nothing about how fast a reading is acted on.
-                let latency = news.then(|| seen.reading.at.elapsed());
-                context.metrics.scaled(&ObjectRef::from(&**consumer), from, to, latency);
-            }
-            Outcome::Done(Box::new(decision), Box::new(applied))
-        }
+        Ok(applied) => Outcome::Done(Box::new(decision), Box::new(applied)),
         Err(error) => Outcome::Failed(Box::new(decision), error),
     }
 }
@@ -220,10 +221,11 @@ async fn tell<R: Read>(
     memory: &mut Memory,
 ) -> Result<(), Error> {
     let before = memory.status.take().or_else(|| consumer.status.clone()).unwrap_or_default();
-    let after = status::compute(consumer, seen, outcome, &before, Timestamp::now());
+    let after = status::compute(consumer, seen, outcome, &before, memory.unreported.as_ref(), Timestamp::now());
     context.metrics.replicas(&ObjectRef::from(consumer), after.desired_replicas, after.ready_replicas);
     if after == before {
         memory.status = Some(before);
+        memory.unreported = None;
         return Ok(());
     }
     // First, so that what was done is told even where the status cannot be written.
@@ -231,6 +233,7 @@ async fn tell<R: Read>(
     // What is remembered is empty on failure, so that the next pass compares with what the cluster has and writes again.
     status::write(&context.client, consumer, &after).await?;
     memory.status = Some(after);
+    memory.unreported = None;
     Ok(())
 }
 
@@ -258,3 +261,7 @@ fn error_policy<R: Read>(consumer: Arc<QueueConsumer>, error: &Error, scoped: Ar
     let failures = memory.try_lock().map_or(1, |memory| memory.failures);
     Action::requeue(error.requeue(failures))
 }
+
+#[cfg(test)]
+#[path = "controller_tests.rs"]
+mod tests;

@@ -3,7 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::runtime::events::{Event, EventType, Recorder};
 use kube::{Resource as _, ResourceExt as _};
-use millrace_api::{QueueConsumer, QueueConsumerStatus, condition, reason};
+use millrace_api::{LastScale, QueueConsumer, QueueConsumerStatus, condition, reason};
 
 use crate::error::within;
 use crate::status::Outcome;
@@ -83,10 +83,10 @@ fn notes(name: &str, outcome: &Outcome, before: &QueueConsumerStatus, after: &Qu
             _ => {}
         }
     }
-    if let Some((from, to)) = outcome.applied().and_then(|applied| applied.scaled)
-        && let Some(decision) = outcome.decision()
+    if let Some(LastScale { from, to, message, .. }) = &after.last_scale
+        && after.last_scale != before.last_scale
     {
-        let text = format!("Scaled from {from} to {to} workers: {}", decision.message);
+        let text = format!("Scaled from {from} to {to} workers: {message}");
         notes.push(Note::normal("Scaled", format!("ScaleFrom{from}To{to}"), text));
     }
     if let Some((before, now)) = change(condition::WORKERS_AVAILABLE) {

@@ -63,6 +63,17 @@ fn a_worker_s_problem_is_told_once() {
 }
 
 #[test]
+fn a_scale_is_told_once_whatever_else_failed() {
+    let mut after = status(&[]);
+    let scale = json!({ "time": "2026-11-23T00:00:00Z", "from": 0, "to": 4, "reason": "MessagesPerReplica", "message": "20 visible" });
+    after.last_scale = serde_json::from_value(scale).unwrap();
+    let outcome = Outcome::Invalid(Vec::new());
+    let told = notes("sdxl", &outcome, &status(&[]), &after);
+    assert_eq!(told[0].text, "Scaled from 0 to 4 workers: 20 visible");
+    assert!(notes("sdxl", &outcome, &after, &after).is_empty());
+}
+
+#[test]
 fn a_long_note_is_cut_at_a_character() {
     let text = shortened("é".repeat(2000));
     assert!(text.len() <= 1024 && text.ends_with('…'));

@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::PostParams;
 use kube::{Api, Client};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 /// The lease's name.
@@ -45,34 +45,35 @@ impl Elector {
         Self { api: Api::namespaced(client, namespace), identity, observed: None }
     }
 
-    /// Waits until this replica holds the lease. False when it was stopped before.
-    pub(crate) async fn acquire(&mut self, stop: &CancellationToken) -> bool {
+    /// Waits until this replica holds the lease, and says since when. None when it was stopped before.
+    pub(crate) async fn acquire(&mut self, stop: &CancellationToken) -> Option<Instant> {
         loop {
+            // From before the request: that is the latest moment at which the others may have begun to count.
+            let asked = Instant::now();
             match timeout(ATTEMPT, self.attempt()).await {
                 Ok(Ok(true)) => {
                     tracing::info!(lease = NAME, identity = self.identity, "leading");
-                    return true;
+                    return Some(asked);
                 }
                 Ok(Ok(false)) => tracing::debug!(lease = NAME, "another replica leads"),
                 Ok(Err(error)) => tracing::warn!(lease = NAME, %error, "the lease could not be read or taken"),
                 Err(_) => tracing::warn!(lease = NAME, "the API server does not answer"),
             }
             tokio::select! {
-                () = stop.cancelled() => return false,
+                () = stop.cancelled() => return None,
                 () = sleep(RETRY.mul_f64(1.0 + 0.2 * fastrand::f64())) => {}
             }
         }
     }
 
-    /// Renews the lease until stopped.
-    pub(crate) async fn hold(&mut self, stop: &CancellationToken) -> Result<(), Lost> {
-        let mut renewed = Instant::now();
+    /// Renews the lease, held since `renewed`, until stopped.
+    pub(crate) async fn hold(&mut self, mut renewed: Instant, stop: &CancellationToken) -> Result<(), Lost> {
         loop {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                () = sleep(RETRY) => {}
+                () = sleep_until((Instant::now() + RETRY).min(renewed + RENEW_DEADLINE)) => {}
             }
-            // From before the request: that is the latest moment at which the others may have begun to count.
+            // As in `acquire`.
             let asked = Instant::now();
             match timeout_at(renewed + RENEW_DEADLINE, self.attempt()).await {
                 Ok(Ok(true)) => renewed = asked,

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use kube::ResourceExt as _;
 use kube::runtime::reflector::ObjectRef;
-use millrace_api::{QueueConsumer, QueueConsumerStatus};
+use millrace_api::{LastScale, QueueConsumer, QueueConsumerStatus};
 
 use crate::apply::Fingerprint;
 use crate::queue::Depth;
@@ -29,6 +29,8 @@ pub(crate) struct Memory {
     pub(crate) applied: HashMap<&'static str, Fingerprint>,
     /// The status as it was written last; the watched one may be older.
     pub(crate) status: Option<QueueConsumerStatus>,
+    /// The last change of the count, from when it was made until a status that tells it is written.
+    pub(crate) unreported: Option<LastScale>,
     /// Passes that failed in a row.
     pub(crate) failures: u32,
 }

@@ -55,8 +55,13 @@ impl Observed {
     pub(crate) fn rolling(&self) -> bool {
         let Some(deployment) = &self.deployment else { return false };
         let status = deployment.status.clone().unwrap_or_default();
-        status.observed_generation < deployment.metadata.generation
-            || status.updated_replicas.unwrap_or_default() < status.replicas.unwrap_or_default()
+        status.observed_generation < deployment.metadata.generation || self.replacing()
+    }
+
+    /// Whether pods of an older template are still there. A new count alone is no reason for that.
+    pub(crate) fn replacing(&self) -> bool {
+        let status = self.deployment.as_ref().and_then(|deployment| deployment.status.as_ref());
+        status.is_some_and(|s| s.updated_replicas.unwrap_or_default() < s.replicas.unwrap_or_default())
     }
 }
 

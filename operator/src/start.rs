@@ -69,15 +69,15 @@ async fn lead(
     };
     // One that waits is ready to take over.
     readiness.needs(0);
-    if !elector.acquire(stop).await {
+    let Some(acquired) = elector.acquire(stop).await else {
         return Ok(());
-    }
+    };
     metrics.lead(true);
     // The lease is renewed until the work has ended, which may be a moment after `stop`.
     let working = CancellationToken::new();
     let lost = tokio::select! {
         () = work(args, client, metrics, readiness, stop) => { working.cancel(); Ok(()) }
-        lost = elector.hold(&working) => lost,
+        lost = elector.hold(acquired, &working) => lost,
     };
     // The work was dropped where the lease was lost: no write follows.
     lost?;

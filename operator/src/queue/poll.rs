@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use kube::runtime::reflector::ObjectRef;
 use millrace_api::QueueConsumer;
@@ -15,6 +15,9 @@ use crate::metrics::Metrics;
 
 /// Where the name of a QueueConsumer goes whose queue has a new reading.
 pub(crate) type Trigger = mpsc::UnboundedSender<ObjectRef<QueueConsumer>>;
+/// How old a reading may be that stays when a later one fails in a way that may pass by itself.
+const KEEP: Duration = Duration::from_secs(30);
+
 type Key = ObjectRef<QueueConsumer>;
 
 /// All queues that are read.
@@ -109,6 +112,9 @@ impl<R: Read> Shared<R> {
                 self.metrics.depth(key, depth);
             }
         }
+        if poller.outlives(&reading) {
+            return;
+        }
         let differs = reading.differs(&poller.latest);
         poller.latest = reading;
         if differs {
@@ -127,6 +133,13 @@ impl Poller {
             self.replan();
         }
         !self.subscribers.is_empty()
+    }
+
+    /// One answer that is missing says nothing new: the counts of a moment ago stand, and the queue is soon read again.
+    fn outlives(&self, reading: &Reading) -> bool {
+        let age = reading.at.saturating_duration_since(self.latest.at);
+        let passing = matches!(&reading.depth, Err(error) if !error.needs_a_change());
+        passing && self.latest.depth.is_ok() && age < KEEP
     }
 
     fn replan(&self) {

@@ -112,6 +112,22 @@ async fn consumers_are_told_of_changes_only() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_answer_that_is_missing_changes_nothing_and_many_do() {
+    let mut bench = Bench::new();
+    let ok = Ok(Depth { visible: 7, ..Depth::default() });
+    let throttled = Err(QueueError::Throttled { queue: "q".into(), detail: "slow".into() });
+    (*bench.depth.lock().unwrap()).clone_from(&ok);
+    bench.read("a", "q", true);
+    bench.calls_in(Duration::from_secs(2)).await;
+    assert_eq!(bench.names(), ["a"]);
+    (*bench.depth.lock().unwrap()).clone_from(&throttled);
+    assert!(bench.calls_in(Duration::from_secs(14)).await >= 2, "it is tried again soon");
+    assert_eq!((bench.names(), bench.read("a", "q", true).depth), (Vec::new(), ok));
+    bench.calls_in(MINUTE).await;
+    assert_eq!((bench.names(), bench.read("a", "q", true).depth), (vec!["a".to_owned()], throttled));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_queue_that_nobody_wants_is_not_read() {
     let bench = Bench::new();
     bench.read("a", "q", true);

@@ -188,11 +188,16 @@ pub(super) fn decide_from(
 }
 
 fn waiting(reason: Reason, desired: i32, left: u64, inputs: &Inputs) -> String {
-    match reason {
+    let words = match reason {
         Reason::Stabilizing => format!("{desired} were needed within the stabilization window, which ends in {left} s"),
         Reason::WaitingForZero => format!("the last worker stays for another {left} s of quiet"),
-        Reason::WorkersBusy => format!("{} of {} workers are at work", inputs.busy, inputs.from),
+        Reason::WorkersBusy => format!("{} of {} workers are at work", inputs.busy - inputs.silent, inputs.from),
         _ => "a rollout is going on".to_owned(),
+    };
+    match inputs.silent {
+        0 => words,
+        // They count as at work, and may be all that holds the count.
+        silent => format!("{words}; {silent} do not answer on /state"),
     }
 }
 

@@ -22,6 +22,7 @@ fn inputs(from: i32, visible: i64, in_flight: i64) -> Inputs {
         depth: Ok(Depth { visible, in_flight, delayed: 0 }),
         rolling: false,
         busy: 0,
+        silent: 0,
         held: 0,
         concurrency: 1.0,
         reported_service_seconds: None,
@@ -156,6 +157,19 @@ fn an_unknown_depth_holds_and_its_time_does_not_count() {
 }
 
 #[test]
+fn workers_that_do_not_answer_are_named() {
+    let silent = Inputs { busy: 3, silent: 2, ..inputs(4, 0, 0) };
+    let scaling = ScalingSpec { scale_down_stabilization_seconds: 0, ..scaling(0, 10) };
+    let decision = first(&scaling, &silent);
+    assert_eq!((decision.desired, decision.reason), (3, Reason::WorkersBusy));
+    assert!(
+        decision.message.ends_with("1 of 4 workers are at work; 2 do not answer on /state"),
+        "{}",
+        decision.message
+    );
+}
+
+#[test]
 fn never_fewer_than_are_busy() {
     let busy = |second| (second, Inputs { busy: 3, held: 3, ..inputs(4, 0, 3) });
     let played = play(&scaling(0, 10), &[busy(0), busy(60), busy(900)]);
@@ -213,7 +227,7 @@ prop_compose! {
         service in prop::option::of(0.01..100.0_f64),
     ) -> Inputs {
         let depth = if known { Ok(Depth { visible, in_flight, delayed: 0 }) } else { Err(QueueError::NotReadYet) };
-        Inputs { from: 0, depth, rolling, busy, held: i64::from(busy), concurrency: 2.0, reported_service_seconds: service }
+        Inputs { from: 0, depth, rolling, busy, silent: 0, held: i64::from(busy), concurrency: 2.0, reported_service_seconds: service }
     }
 }
 

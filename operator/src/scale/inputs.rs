@@ -3,6 +3,7 @@
 use crate::observe::Observed;
 use crate::queue::{Depth, QueueError};
 use crate::validate::Validated;
+use crate::workers::{Report, Worker};
 
 /// Service time of a job before any worker reported one. A low guess starts few workers, whose first reports correct
 /// it; a high one would start GPUs for nothing.
@@ -19,6 +20,8 @@ pub(crate) struct Inputs {
     pub(crate) rolling: bool,
     /// Workers that hold jobs, or that run and could not be asked.
     pub(crate) busy: i32,
+    /// Of these, those that could not be asked.
+    pub(crate) silent: i32,
     /// Jobs that reporting workers hold.
     pub(crate) held: i64,
     /// Jobs that one worker holds at a time.
@@ -41,11 +44,14 @@ impl Inputs {
                 jobs += done.max(1.0);
             }
         }
+        let count =
+            |of: fn(&Worker) -> bool| i32::try_from(seen.workers.iter().filter(|w| of(w)).count()).unwrap_or(i32::MAX);
         Self {
             from: seen.replicas(spec),
             depth: seen.reading.depth.clone(),
             rolling: seen.rolling(),
-            busy: i32::try_from(seen.workers.iter().filter(|w| w.is_busy()).count()).unwrap_or(i32::MAX),
+            busy: count(Worker::is_busy),
+            silent: count(|worker| worker.report == Report::Silent),
             held: reports().map(|s| i64::from(s.busy)).sum(),
             concurrency: if capacities.is_empty() {
                 batch

@@ -9,8 +9,8 @@ use crate::queue::QueueError;
 use crate::scale::Reason;
 
 /// All conditions after a pass, in a fixed order.
-pub(super) fn of(seen: &Observed, outcome: &Outcome, last_desired: i32) -> Vec<Finding> {
-    let view = View::of(seen, outcome, last_desired);
+pub(super) fn of(seen: &Observed, outcome: &Outcome, desired: i32) -> Vec<Finding> {
+    let view = View::of(seen, outcome, desired);
     let mut findings = vec![view.ready(), view.queue_accessible(), view.workers_available(), view.scaling_active()];
     findings.extend(view.reconciling());
     findings.extend(view.stalled());
@@ -29,13 +29,13 @@ struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    fn of(seen: &'a Observed, outcome: &'a Outcome, last_desired: i32) -> Self {
-        let live = seen.deployment.as_deref().map_or(last_desired, deployment_replicas);
+    fn of(seen: &'a Observed, outcome: &'a Outcome, desired: i32) -> Self {
+        let live = seen.deployment.as_deref().map_or(desired, deployment_replicas);
         let status = seen.deployment.as_ref().and_then(|d| d.status.as_ref());
         Self {
             seen,
             outcome,
-            desired: outcome.decision().map_or(live, |decision| decision.desired),
+            desired: if let Outcome::Invalid(_) = outcome { live } else { desired },
             ready: status.and_then(|s| s.ready_replicas).unwrap_or_default(),
             trouble: of_pods(seen),
             problem: of_workers(seen),
@@ -130,7 +130,7 @@ impl<'a> View<'a> {
         if self.obstacle().is_some() {
             return None;
         }
-        if self.seen.rolling() {
+        if self.seen.replacing() {
             return Some(yes(
                 condition::RECONCILING,
                 "RolloutInProgress",

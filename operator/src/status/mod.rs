@@ -12,8 +12,8 @@ use serde_json::json;
 
 use crate::apply::{Applied, ApplyError, FIELD_MANAGER};
 use crate::build::Resources;
-use crate::error::{CallError, Error, within};
-use crate::observe::Observed;
+use crate::error::{Error, within};
+use crate::observe::{Observed, deployment_replicas};
 use crate::scale::Decision;
 use crate::validate::Problem;
 
@@ -44,42 +44,43 @@ impl Outcome {
             Self::Invalid(_) | Self::Failed(..) => None,
         }
     }
+
+    /// The count that the Deployment was left with, where that is known: a live one may have stayed against the decision.
+    fn written(&self) -> Option<i32> {
+        match self {
+            Self::Done(_, resources) => Some(deployment_replicas(&resources.deployment)),
+            Self::Invalid(_) | Self::Failed(..) => None,
+        }
+    }
 }
 
-/// The status after a pass. `before` is the one of the pass before.
+/// The status after a pass. `before` is the one of the pass before, `unreported` a change of the count that it lacks.
 pub(crate) fn compute(
     consumer: &QueueConsumer,
     seen: &Observed,
     outcome: &Outcome,
     before: &QueueConsumerStatus,
+    unreported: Option<&LastScale>,
     now: Timestamp,
 ) -> QueueConsumerStatus {
     let workers = seen.deployment.as_ref().and_then(|d| d.status.clone()).unwrap_or_default();
     let depth = seen.reading.depth.as_ref().ok();
     let generation = consumer.metadata.generation;
-    let conditions = conditions::of(seen, outcome, before.desired_replicas);
+    let asked = outcome.written().or(unreported.map(|scale| scale.to));
+    let desired_replicas = asked.unwrap_or(before.desired_replicas);
+    let conditions = conditions::of(seen, outcome, desired_replicas);
     QueueConsumerStatus {
         observed_generation: generation,
         replicas: workers.replicas.unwrap_or_default(),
         ready_replicas: workers.ready_replicas.unwrap_or_default(),
-        desired_replicas: outcome.decision().map_or(before.desired_replicas, |decision| decision.desired),
+        desired_replicas,
         // The last known counts stay while the queue cannot be read; QueueAccessible says that they are old.
         queue: depth
             .map(|depth| QueueDepth { visible: depth.visible, in_flight: depth.in_flight, delayed: depth.delayed })
             .or(before.queue),
-        last_scale: last_scale(outcome, now).or_else(|| before.last_scale.clone()),
+        last_scale: unreported.or(before.last_scale.as_ref()).cloned(),
         conditions: conditions.into_iter().map(|finding| finding.dated(&before.conditions, generation, now)).collect(),
     }
-}
-
-fn last_scale(outcome: &Outcome, now: Timestamp) -> Option<LastScale> {
-    let (from, to) = outcome.applied()?.scaled?;
-    let decision = outcome.decision()?;
-    let reason = match decision.reason {
-        crate::scale::Reason::Rule => decision.rule.to_string(),
-        reason => reason.to_string(),
-    };
-    Some(LastScale { time: Time(now), from, to, reason, message: decision.message.clone() })
 }
 
 /// A condition without its times.
@@ -123,14 +124,10 @@ pub(crate) async fn write(
     let parameters = PatchParams::apply(FIELD_MANAGER).force();
     match within(api.patch_status(&name, &parameters, &Patch::Apply(&patch))).await {
         Ok(_) => Ok(()),
-        // Deleted since, or deleted and made anew: there is nobody to tell.
-        Err(error) if is_gone(&error) => Ok(()),
+        // Deleted since: there is nobody to tell.
+        Err(error) if error.is_not_found() => Ok(()),
         Err(error) => Err(Error::Status(error)),
     }
-}
-
-fn is_gone(error: &CallError) -> bool {
-    error.is_not_found() || error.is_conflict()
 }
 
 #[cfg(test)]

@@ -40,14 +40,15 @@ fn scaling() -> (&'static str, Value) {
 fn done(seen: &Observed, applied: Applied) -> Outcome {
     let consumer = validated(&[scaling()]);
     let decision = decide(&consumer, seen, Instant::now());
-    let Resources { service_account, config_map, deployment, pod_disruption_budget, .. } =
+    let Resources { service_account, config_map, mut deployment, pod_disruption_budget, .. } =
         build(&consumer, &defaults()).unwrap();
+    deployment.spec.as_mut().unwrap().replicas = Some(if applied.moved { 7 } else { decision.desired });
     let resources = Resources { service_account, config_map, deployment, pod_disruption_budget, stage: applied };
     Outcome::Done(Box::new(decision), Box::new(resources))
 }
 
 fn status(seen: &Observed, outcome: &Outcome) -> QueueConsumerStatus {
-    compute(&with(&[scaling()]), seen, outcome, &QueueConsumerStatus::default(), Timestamp::UNIX_EPOCH)
+    compute(&with(&[scaling()]), seen, outcome, &QueueConsumerStatus::default(), None, Timestamp::UNIX_EPOCH)
 }
 
 fn of(seen: &Observed) -> QueueConsumerStatus {
@@ -204,7 +205,7 @@ fn a_queue_that_cannot_be_read_stops_scaling_and_keeps_the_counts() {
     lost.reading.depth = Err(QueueError::NotFound { queue: "prompts".into(), place: "AWS region us-east-1".into() });
     let before = of(&seen(4, 4));
     let outcome = done(&lost, Applied::default());
-    let status = compute(&with(&[scaling()]), &lost, &outcome, &before, Timestamp::UNIX_EPOCH);
+    let status = compute(&with(&[scaling()]), &lost, &outcome, &before, None, Timestamp::UNIX_EPOCH);
     for kind in ["Ready", "QueueAccessible", "ScalingActive"] {
         assert_eq!(word(&status, kind), "False/QueueNotFound", "{kind}");
     }
@@ -260,13 +261,13 @@ fn times_move_only_with_the_status_of_a_condition() {
     let again = seen(4, 4);
     let consumer = with(&[scaling()]);
     assert_eq!(
-        compute(&consumer, &again, &done(&again, Applied::default()), &before, later),
+        compute(&consumer, &again, &done(&again, Applied::default()), &before, None, later),
         before,
         "nothing new: nothing to write"
     );
     let mut trouble = seen(4, 0);
     trouble.pods = vec![pod(&json!({ "phase": "Failed", "reason": "Evicted" }))];
-    let after = compute(&consumer, &trouble, &done(&trouble, Applied::default()), &before, later);
+    let after = compute(&consumer, &trouble, &done(&trouble, Applied::default()), &before, None, later);
     let time = |kind: &str| after.conditions.iter().find(|c| c.type_ == kind).unwrap().last_transition_time.0;
     assert_eq!(time("Ready"), later);
     assert_eq!(time("QueueAccessible"), Timestamp::UNIX_EPOCH);
@@ -275,13 +276,66 @@ fn times_move_only_with_the_status_of_a_condition() {
 
 #[test]
 fn the_last_scale_is_kept_until_the_next() {
-    let here = seen(0, 0);
-    let scaled = status(&here, &done(&here, Applied { scaled: Some((0, 4)), ..Applied::default() }));
-    let last = scaled.last_scale.clone().unwrap();
-    assert_eq!((last.from, last.to, last.reason.as_str()), (0, 4, "MessagesPerReplica"));
-    assert!(last.message.contains("20 visible"), "{}", last.message);
-    let after = compute(&with(&[scaling()]), &here, &done(&here, Applied::default()), &scaled, Timestamp::UNIX_EPOCH);
+    let here = seen(4, 4);
+    let Outcome::Done(decision, _) = done(&here, Applied::default()) else { panic!("not done") };
+    let (time, message) = (Time(Timestamp::UNIX_EPOCH), decision.message.clone());
+    let scale = LastScale { time, from: 0, to: 4, reason: "MessagesPerReplica".into(), message };
+    let refused = ApplyError::Refused { kind: "PodDisruptionBudget", name: "sdxl".into(), message: "no".into() };
+    let before = QueueConsumerStatus::default();
+    let outcome = Outcome::Failed(decision, refused);
+    let scaled = compute(&with(&[scaling()]), &here, &outcome, &before, Some(&scale), Timestamp::UNIX_EPOCH);
+    assert_eq!((scaled.last_scale.as_ref(), scaled.desired_replicas), (Some(&scale), 4), "whatever failed after it");
+    let outcome = done(&here, Applied::default());
+    let after = compute(&with(&[scaling()]), &here, &outcome, &scaled, None, Timestamp::UNIX_EPOCH);
     assert_eq!(after.last_scale, scaled.last_scale);
+}
+
+#[test]
+fn the_count_is_the_one_that_was_written() {
+    let stale = seen(0, 0);
+    let moved = status(&stale, &done(&stale, Applied { moved: true, ..Applied::default() }));
+    assert_eq!(moved.desired_replicas, 7, "the live count stayed");
+    assert!(message(&moved, "WorkersAvailable").contains("0 of 7"), "{moved:?}");
+    let Outcome::Done(decision, _) = done(&stale, Applied::default()) else { panic!("not done") };
+    let refused = ApplyError::Refused { kind: "Deployment", name: "sdxl".into(), message: "no".into() };
+    let failed =
+        compute(&with(&[scaling()]), &stale, &Outcome::Failed(decision, refused), &moved, None, Timestamp::UNIX_EPOCH);
+    assert_eq!(failed.desired_replicas, 7, "nothing was changed");
+}
+
+#[test]
+fn a_new_count_is_no_rollout() {
+    let with_status = |generation: i64, updated: i32| {
+        let mut seen = seen(4, 4);
+        let mut deployment = seen.deployment.as_deref().unwrap().clone();
+        deployment.metadata.generation = Some(generation);
+        deployment.status.as_mut().unwrap().updated_replicas = Some(updated);
+        seen.deployment = Some(Arc::new(deployment));
+        seen
+    };
+    let scaled = with_status(2, 4);
+    assert!(scaled.rolling(), "it might be one: no scale-down yet");
+    assert_eq!(word(&of(&scaled), "Reconciling"), "");
+    assert_eq!(word(&of(&with_status(1, 3)), "Reconciling"), "True/RolloutInProgress");
+}
+
+#[test]
+fn a_crash_loop_has_one_word_in_all_its_states() {
+    let last = json!({ "terminated": { "exitCode": 2, "reason": "Error" } });
+    for state in [
+        json!({ "waiting": { "reason": "CrashLoopBackOff" } }),
+        json!({ "running": {} }),
+        json!({ "terminated": { "exitCode": 2, "reason": "Error" } }),
+    ] {
+        let mut looping = seen(4, 0);
+        looping.pods = vec![pod(&container(&json!({ "state": state, "lastState": last })))];
+        let status = of(&looping);
+        assert_eq!(word(&status, "WorkersAvailable"), "False/CrashLoopBackOff", "{state}");
+        assert!(message(&status, "Ready").contains("exit code 2"), "{state}");
+    }
+    let mut once = seen(4, 0);
+    once.pods = vec![pod(&container(&json!({ "restartCount": 1, "state": { "running": {} }, "lastState": last })))];
+    assert_eq!(word(&of(&once), "WorkersAvailable"), "True/WorkersStarting", "once is no loop");
 }
 
 #[tokio::test]
@@ -297,7 +351,7 @@ async fn a_status_is_one_apply_of_the_subresource_onto_the_very_object() {
         let body: Value = serde_json::from_slice(&request.into_body().collect_bytes().await.unwrap()).unwrap();
         assert_eq!((&body["metadata"]["uid"], &body["status"]["desiredReplicas"]), (&json!("uid-1"), &json!(4)));
         send.send_response(http::Response::new(Body::from(serde_json::to_vec(&*with(&[])).unwrap())));
-        for (code, reason) in [(404, "NotFound"), (500, "InternalError")] {
+        for (code, reason) in [(404, "NotFound"), (409, "Conflict"), (500, "InternalError")] {
             let (_, send) = server.next_request().await.unwrap();
             let failure =
                 json!({ "kind": "Status", "status": "Failure", "code": code, "reason": reason, "message": "m" });
@@ -308,6 +362,8 @@ async fn a_status_is_one_apply_of_the_subresource_onto_the_very_object() {
     let (consumer, status) = (with(&[]), of(&seen(4, 4)));
     write(&client, &consumer, &status).await.unwrap();
     assert!(write(&client, &consumer, &status).await.is_ok(), "deleted since: nobody to tell");
-    assert_eq!(write(&client, &consumer, &status).await.unwrap_err().reason(), "StatusNotWritten");
+    for _ in ["a conflict", "a failure"] {
+        assert_eq!(write(&client, &consumer, &status).await.unwrap_err().reason(), "StatusNotWritten");
+    }
     answers.await.unwrap();
 }

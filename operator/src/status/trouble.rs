@@ -71,9 +71,15 @@ fn of_container(container: &ContainerStatus) -> Option<(String, String)> {
         );
         return Some(("OOMKilled".into(), message));
     }
-    let waiting = container.state.as_ref()?.waiting.as_ref()?;
-    let reason = waiting.reason.as_deref().unwrap_or_default();
-    let message = waiting.message.clone().unwrap_or_else(|| reason.to_owned());
+    let waiting = container.state.as_ref().and_then(|s| s.waiting.as_ref());
+    let reason = waiting.and_then(|w| w.reason.as_deref()).unwrap_or_default();
+    let message = waiting.and_then(|w| w.message.clone()).unwrap_or_else(|| reason.to_owned());
+    // Between two waits it runs for a moment and ends: one word for all three keeps the condition from flapping.
+    let crashing = times >= 2 && ended.is_some_and(|e| e.exit_code != 0);
+    let reason = match reason {
+        "" | "ContainerCreating" | "PodInitializing" if crashing => "CrashLoopBackOff",
+        reason => reason,
+    };
     match reason {
         "" | "ContainerCreating" | "PodInitializing" => None,
         // The kubelet alternates between the two: one word for both keeps the condition from flapping.

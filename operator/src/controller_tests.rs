@@ -1,0 +1,89 @@
+//! What is told about a pass when the API server fails in the middle of it.
+
+use std::sync::Mutex;
+
+use http::{Request, Response};
+use kube::client::Body;
+use kube::runtime::events::Reporter;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::build::fixtures::{defaults, validated, with};
+use crate::queue::{Depth, QueueAddress, QueueError, Reading};
+
+struct Unread;
+
+impl Read for Unread {
+    async fn read(&self, _: &QueueAddress) -> Result<Depth, QueueError> {
+        Err(QueueError::NotReadYet)
+    }
+}
+
+/// An API server that refuses the first status and keeps the others.
+fn context(statuses: &Arc<Mutex<Vec<Value>>>) -> Context<Unread> {
+    let (statuses, refused) = (Arc::clone(statuses), Arc::new(Mutex::new(false)));
+    let service = tower::service_fn(move |request: Request<Body>| {
+        let (statuses, refused) = (Arc::clone(&statuses), Arc::clone(&refused));
+        async move {
+            let is_status = request.uri().path().ends_with("/status");
+            let bytes = request.into_body().collect_bytes().await.unwrap();
+            let body: Value = serde_json::from_slice(&bytes).unwrap();
+            let (code, answer) = if is_status && !std::mem::replace(&mut *refused.lock().unwrap(), true) {
+                let failure = json!({ "kind": "Status", "status": "Failure", "reason": "InternalError", "code": 500, "message": "m" });
+                (500, failure)
+            } else if is_status {
+                statuses.lock().unwrap().push(body["status"].clone());
+                (200, serde_json::to_value(&*with(&[])).unwrap())
+            } else {
+                (200, body)
+            };
+            let body = Body::from(serde_json::to_vec(&answer).unwrap());
+            Ok::<_, kube::Error>(Response::builder().status(code).body(body).unwrap())
+        }
+    });
+    let client = Client::new(service, "demo");
+    let metrics = Arc::<Metrics>::default();
+    Context {
+        defaults: defaults(),
+        queues: Queues::new(Unread, Arc::clone(&metrics)),
+        workers: WorkerClient::default(),
+        recorder: Recorder::new(client.clone(), Reporter::from("test")),
+        metrics,
+        memories: Memories::default(),
+        client,
+    }
+}
+
+#[tokio::test]
+async fn a_change_of_the_count_is_told_until_a_status_has_it() {
+    let statuses = Arc::default();
+    let context = context(&statuses);
+    let consumer = with(&[]);
+    let seen = Observed {
+        deployment: None,
+        pods: Vec::new(),
+        config_map: None,
+        service_account: None,
+        budget: None,
+        reading: Reading { at: Instant::now(), depth: Ok(Depth { visible: 20, ..Depth::default() }) },
+        workers: Vec::new(),
+        history: crate::scale::History::default(),
+        last_desired: 0,
+    };
+    let scale = json!({ "time": "2026-11-23T00:00:00Z", "from": 0, "to": 4, "reason": "QueueDelay", "message": "m" });
+    let memory = context.memories.of(&ObjectRef::from(&*consumer));
+    let mut memory = memory.lock().await;
+    memory.unreported = serde_json::from_value(scale.clone()).unwrap();
+    let decision = Box::new(decide(&validated(&[]), &seen, Instant::now()));
+    let refused = ApplyError::Refused { kind: "PodDisruptionBudget", name: "sdxl".into(), message: "no".into() };
+    let outcome = Outcome::Failed(decision, refused);
+    let first = tell(&consumer, &context, &seen, &outcome, &mut memory).await;
+    assert_eq!(first.unwrap_err().reason(), "StatusNotWritten");
+    assert!(memory.unreported.is_some());
+    tell(&consumer, &context, &seen, &outcome, &mut memory).await.unwrap();
+    assert!(memory.unreported.is_none());
+    tell(&consumer, &context, &seen, &outcome, &mut memory).await.unwrap();
+    let statuses = statuses.lock().unwrap();
+    assert_eq!(statuses.len(), 1, "then there is nothing new");
+    assert_eq!((&statuses[0]["lastScale"], &statuses[0]["desiredReplicas"]), (&scale, &json!(4)));
+}
