@@ -9,7 +9,7 @@ use crate::aws::{Aws, Work};
 use crate::process::{ensure_file, output};
 use crate::report::Run;
 
-const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/peers/boto3_loop.py");
+const SCRIPT: &str = "bench/peers/boto3_loop.py";
 
 /// The loop, its Python and what it puts.
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::Context as _;
 use serde_json::{Map, Value, json};
 
-const RESULTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/results");
+const RESULTS: &str = "bench/results";
 
 /// One side doing the work once.
 #[derive(Debug, Clone, Copy, Default, serde::Deserialize)]
@@ -149,7 +149,7 @@ pub fn publish(name: &str, machine: &Machine, result: Map<String, Value>) -> any
 
 fn git(arguments: &[&str]) -> anyhow::Result<String> {
     let mut command = Command::new("git");
-    let output = command.arg("-C").arg(env!("CARGO_MANIFEST_DIR")).args(arguments).output().context("git")?;
+    let output = command.args(arguments).output().context("git")?;
     let said = String::from_utf8_lossy(&output.stderr);
     anyhow::ensure!(output.status.success(), "git {}: {}", arguments.join(" "), said.trim());
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())

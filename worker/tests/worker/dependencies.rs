@@ -15,7 +15,7 @@ fn an_operator_never_links_a_model_or_s3() {
 fn links_none(package: &str, families: &[&str]) {
     let mut tree = Command::new(env!("CARGO"));
     tree.args(["tree", "--package", package, "--edges", "normal", "--prefix", "none", "--offline", "--locked"]);
-    let output = tree.current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
+    let output = tree.output().unwrap();
     let (tree, log) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{log}");
     assert!(tree.starts_with(package), "{tree}");

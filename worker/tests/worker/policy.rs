@@ -117,5 +117,5 @@ fn texts(list: &Value) -> Vec<String> {
 }
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+    std::env::current_dir().unwrap().parent().unwrap().to_owned()
 }
