@@ -73,6 +73,10 @@ pub async fn sdk_config(region: &str) -> aws_config::SdkConfig {
         .await
 }
 
+/// What mends missing or refused credentials, whichever service noticed.
+pub const CREDENTIALS_FIX: &str =
+    "give the worker's ServiceAccount a role (IRSA or Pod Identity), or set AWS credentials by worker.envFrom";
+
 /// What an AWS error means to a user, whatever the service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trouble {

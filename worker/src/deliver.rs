@@ -13,7 +13,7 @@ use rand::Rng;
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
-use crate::aws::{Trouble, conflict, explain, precondition_failed, trouble};
+use crate::aws::{CREDENTIALS_FIX, Trouble, conflict, explain, precondition_failed, trouble};
 use crate::metrics::Metrics;
 use crate::model::Output;
 use crate::state::{Part, State};
@@ -386,10 +386,7 @@ impl Store {
                 "BucketAccessDenied",
                 "allow the worker's role s3:PutObject and s3:GetObject on the prefix, and s3:ListBucket on the bucket (without it a missing key reads as forbidden)",
             ),
-            Trouble::Credentials => (
-                "CredentialsMissing",
-                "give the worker's ServiceAccount a role (IRSA or Pod Identity), or set AWS credentials by worker.envFrom",
-            ),
+            Trouble::Credentials => ("CredentialsMissing", CREDENTIALS_FIX),
             Trouble::Throttled => ("BucketThrottled", "S3 asks for fewer calls; it is tried again"),
             Trouble::Unreachable => {
                 ("BucketUnreachable", "check output.endpoint, DNS and network policies; it is tried again")

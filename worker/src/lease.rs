@@ -116,6 +116,10 @@ impl Leases {
                 self.renew(batch).await;
             }
             let next = self.held().values().map(|entry| entry.renew_at).min();
+            if next.is_none() {
+                // with nothing to renew nothing fails to be renewed, and no answer would ever clear it
+                self.state.clear_problem(Part::Leases);
+            }
             let pause = next.map_or(self.length, |at| at.saturating_duration_since(Instant::now()));
             tokio::select! {
                 () = stop.cancelled() => return,

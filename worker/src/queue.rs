@@ -9,7 +9,7 @@ use serde::Deserialize;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::aws::{Trouble, explain, trouble};
+use crate::aws::{CREDENTIALS_FIX, Trouble, explain, trouble};
 use crate::message::Message;
 use crate::metrics::Metrics;
 use crate::state::{Part, State};
@@ -182,10 +182,7 @@ pub fn queue_error(url: &str, action: &str, trouble: Trouble, detail: &str) -> Q
     let (reason, fix) = match trouble {
         Trouble::NotFound => ("QueueNotFound", "create it, or correct queue.url"),
         Trouble::AccessDenied => ("QueueAccessDenied", "allow the worker's role this action on the queue"),
-        Trouble::Credentials => (
-            "CredentialsMissing",
-            "give the worker's ServiceAccount a role (IRSA or Pod Identity), or set AWS credentials by worker.envFrom",
-        ),
+        Trouble::Credentials => ("CredentialsMissing", CREDENTIALS_FIX),
         Trouble::Throttled => ("QueueThrottled", "SQS asks for fewer calls; it is tried again"),
         Trouble::Unreachable => {
             ("QueueUnreachable", "check queue.endpoint, DNS and network policies; it is tried again")

@@ -87,14 +87,8 @@ mod tests {
     use serde_json::json;
 
     use super::super::Cancel;
+    use super::super::fields::object;
     use super::*;
-
-    fn object(value: Value) -> Map<String, Value> {
-        match value {
-            Value::Object(fields) => fields,
-            other => panic!("{other} is not an object"),
-        }
-    }
 
     fn decode(input: &Input, defaults: Value) -> Result<EchoRequest, InvalidInput> {
         EchoRequest::decode(input, &object(defaults), 0)

@@ -168,18 +168,20 @@ fn describe(value: &Value) -> String {
     }
 }
 
+/// The fields of a JSON object, for tests of what reads them.
+#[cfg(test)]
+pub(crate) fn object(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(fields) => fields,
+        other => panic!("{other} is not an object"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
-
-    fn object(value: Value) -> Map<String, Value> {
-        match value {
-            Value::Object(fields) => fields,
-            other => panic!("{other} is not an object"),
-        }
-    }
 
     #[derive(Debug, Default, PartialEq)]
     struct Read {

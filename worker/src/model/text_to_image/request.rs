@@ -77,13 +77,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-
-    fn object(value: Value) -> Map<String, Value> {
-        match value {
-            Value::Object(fields) => fields,
-            other => panic!("{other} is not an object"),
-        }
-    }
+    use crate::model::fields::object;
 
     fn decode(input: Value, defaults: Value) -> Result<TextToImageRequest, InvalidInput> {
         let input = match input {
