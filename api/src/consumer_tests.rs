@@ -54,11 +54,6 @@ fn every_cel_rule_accepts_one_and_refuses_another() {
     let table: Vec<(Changes, Changes, &str)> = vec![
         (vec![], vec![("/metadata/name", json!("a.b"))], "at most 63 characters without dots"),
         (
-            vec![],
-            vec![("/spec/queue/url", json!("https://sqs.us-east-1.amazonaws.com/1/q.fifo"))],
-            "FIFO queues are not supported",
-        ),
-        (
             vec![("/spec/queue/retry", json!({ "initialSeconds": 5, "maxSeconds": 5 }))],
             vec![("/spec/queue/retry", json!({ "initialSeconds": 6, "maxSeconds": 5 }))],
             "retry.initialSeconds must not be more",

@@ -98,6 +98,11 @@ impl FromStr for KeyTemplate {
 }
 
 impl KeyTemplate {
+    /// A key that is what it says: braces mean nothing in it.
+    pub fn literal(key: &str) -> Self {
+        Self(vec![Part::Literal(key.into())])
+    }
+
     fn has(&self, field: Field) -> bool {
         self.0.contains(&Part::Field(field))
     }

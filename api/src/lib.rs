@@ -3,6 +3,7 @@
 //!
 //! Feature `kube` adds the CRD derive and the parts of the resource that speak of pods; the worker builds without it.
 
+mod callback_host;
 mod config;
 mod key_template;
 mod model;
@@ -23,15 +24,16 @@ mod status;
 #[cfg(feature = "kube")]
 mod worker;
 
+pub use callback_host::{CallbackHost, CallbackHostError, CallbackHosts, CallbackUrlError, Listing};
 pub use config::{ConsumerRef, HttpConfig, ShutdownConfig, WorkerConfig};
 pub use key_template::{KeyFields, KeyTemplate, KeyTemplateError};
 pub use model::{
     BatchSpec, CacheSpec, Device, EmptyDirCache, HuggingFaceSource, ModelSource, ModelSpec,
     PersistentVolumeClaimSource, Precision, S3Source, SecretKeyRef, Task,
 };
-pub use output::OutputSpec;
-pub use queue::{BodyFormat, InvalidInputPolicy, QueueSpec, RetrySpec};
-pub use queue_url::{QueueUrl, QueueUrlError};
+pub use output::{CallbackSpec, ConditionalWrites, OutputSpec, ReplyFormat, ReplySpec};
+pub use queue::{AllowSpec, BodyFormat, InvalidInputPolicy, MappingSpec, QueueSpec, RetrySpec};
+pub use queue_url::{QueueUrl, QueueUrlError, is_fifo};
 pub use record::{JobStatus, RecordError, RecordModel, RecordOutput, ResultRecord, Timings};
 pub use state::{JobState, Problem, ServiceSeconds, WorkerState};
 

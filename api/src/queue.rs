@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 #[cfg_attr(feature = "kube", derive(kube::KubeSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct QueueSpec {
-    /// The queue's URL, as `aws sqs get-queue-url` prints it. Immutable: another queue is another QueueConsumer.
+    /// The queue's URL, as `aws sqs get-queue-url` prints it; a FIFO queue if it ends in .fifo. Immutable: another queue
+    /// is another QueueConsumer.
     #[cfg_attr(feature = "kube", schemars(length(min = 1, max = 512), regex(pattern = r"^https?://[^/\s]+/\S+$")))]
     #[cfg_attr(feature = "kube", x_kube(validation = Rule::new("self == oldSelf").message("queue.url is immutable: create another QueueConsumer for another queue").reason(Reason::FieldValueForbidden)))]
-    #[cfg_attr(feature = "kube", x_kube(validation = Rule::new("!self.endsWith('.fifo')").message("FIFO queues are not supported by this version of millrace; use a standard queue").reason(Reason::FieldValueInvalid)))]
     pub url: String,
 
     /// AWS region of the queue. Default: read from the URL; needed only where the URL does not tell it.
@@ -35,6 +35,11 @@ pub struct QueueSpec {
     #[serde(default)]
     pub body_format: BodyFormat,
 
+    /// Where job id, input, route and priority lie in messages of one's own form. Read before the forms that millrace
+    /// knows are tried.
+    #[serde(default, skip_serializing_if = "MappingSpec::is_empty")]
+    pub mapping: MappingSpec,
+
     /// What becomes of a message whose content can never run, after its FAILED record is written. DeadLetter: sent to
     /// the queue's dead-letter queue with the error as attributes (deleted where the queue has none). Delete: deleted.
     #[serde(default)]
@@ -48,6 +53,79 @@ pub struct QueueSpec {
     /// When a job that failed is tried again.
     #[serde(default)]
     pub retry: RetrySpec,
+
+    /// Where a message may point besides what this object names. Empty lists allow nothing: a producer who may send a
+    /// message must not be able to make the worker's role read, write or call elsewhere.
+    #[serde(default, skip_serializing_if = "AllowSpec::is_empty")]
+    pub allow: AllowSpec,
+}
+
+/// Where the parts of a job lie in a message: `attribute:NAME` is a message attribute, `/a/b` a JSON pointer into the
+/// body (RFC 6901).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kube", derive(kube::KubeSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct MappingSpec {
+    /// The job's id. Default: as the message's form says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "kube", schemars(length(max = 512), regex(pattern = r"^(attribute:[A-Za-z0-9_.-]+|/.*)$")))]
+    pub job_id: Option<String>,
+
+    /// The task's input: a text or an object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "kube", schemars(length(max = 512), regex(pattern = r"^(attribute:[A-Za-z0-9_.-]+|/.*)$")))]
+    pub input: Option<String>,
+
+    /// What kind of job it is; kept in the record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "kube", schemars(length(max = 512), regex(pattern = r"^(attribute:[A-Za-z0-9_.-]+|/.*)$")))]
+    pub route: Option<String>,
+
+    /// An integer; of the jobs that a worker holds, higher ones run first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "kube", schemars(length(max = 512), regex(pattern = r"^(attribute:[A-Za-z0-9_.-]+|/.*)$")))]
+    pub priority: Option<String>,
+}
+
+impl MappingSpec {
+    /// Whether nothing is mapped.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Where messages may point.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kube", derive(kube::KubeSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct AllowSpec {
+    /// Buckets that inputs may be read from: S3 event notifications and bodies that lie in S3.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "kube", schemars(length(max = 64), inner(length(min = 3, max = 63))))]
+    pub input_buckets: Vec<String>,
+
+    /// Buckets besides output.bucket that a message's `output` may name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "kube", schemars(length(max = 64), inner(length(min = 3, max = 63))))]
+    pub output_buckets: Vec<String>,
+
+    /// URLs of queues besides output.reply's that a message's `reply_to` may name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "kube", schemars(length(max = 64), inner(length(min = 1, max = 512))))]
+    pub reply_queues: Vec<String>,
+
+    /// Hosts that a message's `callback_url` may name: `hooks.example.com`, or `*.example.com` for any below it. An
+    /// address inside the cluster or a private network is reached only by a host that is listed in full.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "kube", schemars(length(max = 64), inner(length(min = 1, max = 253))))]
+    pub callback_hosts: Vec<String>,
+}
+
+impl AllowSpec {
+    /// Whether nothing is allowed.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// How a message body is read.

@@ -84,6 +84,11 @@ fn is_public_aws(host: &str) -> bool {
     aws && !host.contains(".vpce.")
 }
 
+/// Whether a queue is a FIFO queue, which its name says.
+pub fn is_fifo(url: &str) -> bool {
+    url.strip_suffix(".fifo").is_some()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

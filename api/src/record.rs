@@ -30,13 +30,23 @@ pub struct ResultRecord {
     pub worker: String,
     /// What computed it.
     pub model: RecordModel,
-    /// Lower-case hex SHA-256 of the message body.
+    /// Lower-case hex SHA-256 of the job's input: of a text as it is, of JSON with its keys in order.
     pub input_sha256: String,
-    /// Which form the message had: `text`, `object`, `envelope`, `task_envelope`, or `unknown` where it had none.
+    /// Which form the message had: `text`, `object`, `envelope`, `task_envelope`, `mapped`, `s3_event`, `celery`, or
+    /// `unknown` where it had none.
     pub form: String,
+    /// What kind of job it is, where the message says so: a Celery task's name, or what queue.mapping.route points at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route: Option<String>,
     /// The message body as received; only where the job FAILED.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<String>,
+    /// The message's own attributes, as text.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub attributes: Map<String, Value>,
+    /// The trace that the message belongs to (W3C `traceparent`, else AWSTraceHeader): 32 hex digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<String>,
     /// How long each phase took.
     pub timings: Timings,
     /// The seed in use, where the task has one (of the first input, where there are several).
@@ -61,6 +71,8 @@ pub enum JobStatus {
     Failed,
     /// Its deadline had passed before it was done; final.
     Expired,
+    /// Its producer called it off; final.
+    Cancelled,
 }
 
 impl JobStatus {

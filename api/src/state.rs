@@ -44,6 +44,9 @@ pub struct JobState {
     pub started_at: String,
     /// Until when SQS hides it, unless renewed, RFC 3339.
     pub lease_expires_at: String,
+    /// When it is ended at the latest: its deadline, or twelve hours after its receive, as SQS hides nothing for longer.
+    #[serde(default)]
+    pub must_end_at: String,
     /// When it was sent, RFC 3339.
     pub sent_at: String,
 }

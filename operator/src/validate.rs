@@ -7,7 +7,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Affinity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource as _, ResourceExt as _};
-use millrace_api::{Device, KeyTemplate, QueueConsumer, QueueConsumerSpec};
+use millrace_api::{CallbackHosts, CallbackSpec, Device, KeyTemplate, QueueConsumer, QueueConsumerSpec};
 use serde_json::Value;
 
 use crate::build::{ANNOTATION_PREFIX, names};
@@ -71,15 +71,18 @@ impl Validated {
 }
 
 /// Environment variables that the operator sets itself, or that must agree with what it mounts.
-const OWN_VARIABLES: [&str; 4] = ["POD_NAME", "POD_NAMESPACE", "MILLRACE_GPU_COUNT", "MILLRACE_CACHE_DIR"];
+const OWN_VARIABLES: [&str; 5] =
+    ["POD_NAME", "POD_NAMESPACE", "MILLRACE_GPU_COUNT", "MILLRACE_CACHE_DIR", CallbackSpec::VARIABLE];
 
 /// Checks everything.
 pub(crate) fn validate(consumer: &Arc<QueueConsumer>) -> Result<Validated, Vec<Problem>> {
     let spec = &consumer.spec;
     let mut problems = Vec::new();
-    if let Err(problem) = QueueAddress::of(&spec.queue) {
-        problems.push(problem);
+    match QueueAddress::of(&spec.queue) {
+        Ok(address) => reply_queues(spec, &address, &mut problems),
+        Err(problem) => problems.push(problem),
     }
+    callbacks(spec, &mut problems);
     if let Err(error) = spec.output.key_template.parse::<KeyTemplate>() {
         problems.push(Problem::new("spec.output.keyTemplate", error));
     }
@@ -122,6 +125,32 @@ fn affinity(spec: &QueueConsumerSpec) -> Result<Option<Affinity>, Problem> {
     read.map(Some).map_err(|error| {
         Problem::new("spec.worker.affinity", format_args!("is not an affinity as pods have it: {error}"))
     })
+}
+
+fn reply_queues(spec: &QueueConsumerSpec, address: &QueueAddress, problems: &mut Vec<Problem>) {
+    let own = spec.output.reply.iter().map(|reply| ("spec.output.reply.queueUrl".to_owned(), &reply.queue_url));
+    let allowed = spec.queue.allow.reply_queues.iter().enumerate();
+    let allowed = allowed.map(|(index, url)| (format!("spec.queue.allow.replyQueues[{index}]"), url));
+    for (field, url) in own.chain(allowed) {
+        if *url == spec.queue.url {
+            problems.push(Problem::new(field, "is spec.queue.url itself, so each result would be a new job"));
+        } else if let Some(why) = address.cannot_reach(&spec.queue, url) {
+            problems.push(Problem::new(field, why));
+        }
+    }
+}
+
+fn callbacks(spec: &QueueConsumerSpec, problems: &mut Vec<Problem>) {
+    let hosts = &spec.queue.allow.callback_hosts;
+    if let Err(wrong) = CallbackHosts::parse(hosts) {
+        let place = |(index, error)| Problem::new(format!("spec.queue.allow.callbackHosts[{index}]"), error);
+        problems.extend(wrong.into_iter().map(place));
+    }
+    if spec.output.callback.is_some() && hosts.is_empty() {
+        let message =
+            "signs nothing, as no host may be called: list hosts in spec.queue.allow.callbackHosts, or remove it";
+        problems.push(Problem::new("spec.output.callback", message));
+    }
 }
 
 fn environment(spec: &QueueConsumerSpec, problems: &mut Vec<Problem>) {
@@ -207,6 +236,30 @@ mod tests {
                 "spec.worker.env[0].name",
             ),
             (vec![("/spec/worker/env", json!([{ "name": "POD_NAME" }]))], "spec.worker.env[0].name"),
+            (vec![("/spec/worker/env", json!([{ "name": "MILLRACE_CALLBACK_SECRET" }]))], "spec.worker.env[0].name"),
+            (
+                vec![("/spec/output/reply", json!({ "queueUrl": "https://sqs.eu-west-1.amazonaws.com/1/replies" }))],
+                "spec.output.reply.queueUrl",
+            ),
+            (
+                vec![(
+                    "/spec/output/reply",
+                    json!({ "queueUrl": "https://sqs.us-east-1.amazonaws.com/123456789012/prompts" }),
+                )],
+                "spec.output.reply.queueUrl",
+            ),
+            (
+                vec![("/spec/queue/allow", json!({ "replyQueues": ["https://sqs.us-east-1.amazonaws.com/1/r", "r"] }))],
+                "spec.queue.allow.replyQueues[1]",
+            ),
+            (
+                vec![("/spec/queue/allow", json!({ "callbackHosts": ["*.example.com", "https://example.com"] }))],
+                "spec.queue.allow.callbackHosts[1]",
+            ),
+            (
+                vec![("/spec/output/callback", json!({ "secretRef": { "name": "hooks", "key": "secret" } }))],
+                "spec.output.callback",
+            ),
             (vec![("/spec/worker/env", json!([{ "name": "A" }, { "name": "A" }]))], "spec.worker.env[1].name"),
             (
                 vec![("/spec/model/source", hf), ("/spec/worker/env", json!([{ "name": "HF_TOKEN" }]))],

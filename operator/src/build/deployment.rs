@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use millrace_api::{HuggingFaceSource, PersistentVolumeClaimSource, Resources as Amounts};
+use millrace_api::{CallbackSpec, HuggingFaceSource, PersistentVolumeClaimSource, Resources as Amounts, SecretKeyRef};
 
 use super::names::{CONFIG_FILE, CONFIG_HASH, CONTAINER, PORT};
 use super::{Defaults, metadata, names, parts, service_account};
@@ -182,21 +182,28 @@ fn environment(consumer: &Validated) -> Vec<EnvVar> {
         EnvVar { name: "MILLRACE_GPU_COUNT".into(), value: Some(worker.gpu.count.to_string()), ..EnvVar::default() },
     ];
     if let Some(token) = hugging_face(consumer).and_then(|source| source.token_secret_ref.as_ref()) {
-        variables.push(EnvVar {
-            name: "HF_TOKEN".into(),
-            value_from: Some(EnvVarSource {
-                secret_key_ref: Some(SecretKeySelector {
-                    name: token.name.clone(),
-                    key: token.key.clone(),
-                    optional: None,
-                }),
-                ..EnvVarSource::default()
-            }),
-            ..EnvVar::default()
-        });
+        variables.push(from_secret("HF_TOKEN", token));
+    }
+    if let Some(callback) = &consumer.spec().output.callback {
+        variables.push(from_secret(CallbackSpec::VARIABLE, &callback.secret_ref));
     }
     variables.extend(worker.env.clone());
     variables
+}
+
+fn from_secret(name: &str, secret: &SecretKeyRef) -> EnvVar {
+    EnvVar {
+        name: name.into(),
+        value_from: Some(EnvVarSource {
+            secret_key_ref: Some(SecretKeySelector {
+                name: secret.name.clone(),
+                key: secret.key.clone(),
+                optional: None,
+            }),
+            ..EnvVarSource::default()
+        }),
+        ..EnvVar::default()
+    }
 }
 
 const CONFIG_FOLDER: &str = "/etc/millrace";

@@ -36,6 +36,16 @@ fn everything() -> Vec<(&'static str, Value)> {
         ("/spec/queue/endpoint", json!("http://localstack:4566")),
         ("/spec/queue/visibilityTimeoutSeconds", json!(60)),
         ("/spec/queue/bodyFormat", json!("Json")),
+        ("/spec/queue/mapping", json!({ "jobId": "attribute:job_id", "input": "/payload/prompt_spec" })),
+        (
+            "/spec/queue/allow",
+            json!({
+                "inputBuckets": ["uploads"],
+                "outputBuckets": ["team-a"],
+                "replyQueues": ["http://localstack:4566/000000000000/replies"],
+                "callbackHosts": ["hooks.example.com", "*.example.org"],
+            }),
+        ),
         (
             "/spec/model",
             json!({
@@ -49,6 +59,12 @@ fn everything() -> Vec<(&'static str, Value)> {
             }),
         ),
         ("/spec/output/keyTemplate", json!("{message_id}.{extension}")),
+        ("/spec/output/conditionalWrites", json!("BestEffort")),
+        (
+            "/spec/output/reply",
+            json!({ "queueUrl": "http://localstack:4566/000000000000/status", "format": "StatusAttributes" }),
+        ),
+        ("/spec/output/callback", json!({ "secretRef": { "name": "hooks", "key": "secret" } })),
         (
             "/spec/worker",
             json!({
@@ -135,13 +151,25 @@ fn without_gpus_none_is_asked_for_or_tolerated() {
     assert_eq!(pod.containers[0].resources.clone().unwrap_or_default().limits, None);
 }
 
+/// The Secret and key that an environment variable comes from.
+fn secret_of(pod: &PodTemplateSpec, variable: &str) -> Option<(String, String)> {
+    let container = &pod.spec.as_ref()?.containers[0];
+    let variable = container.env.iter().flatten().find(|v| v.name == variable)?;
+    let secret = variable.value_from.as_ref()?.secret_key_ref.as_ref()?;
+    Some((secret.name.clone(), secret.key.clone()))
+}
+
 #[test]
-fn the_token_of_the_hub_comes_from_its_secret() {
+fn secrets_come_from_where_the_spec_says() {
     let source = json!({ "huggingFace": { "repository": "a/b", "tokenSecretRef": { "name": "hf", "key": "token" } } });
-    let pod = template(&[("/spec/model", json!({ "task": "TextToImage", "source": source }))]).spec.unwrap();
-    let token = pod.containers[0].env.iter().flatten().find(|v| v.name == "HF_TOKEN").unwrap();
-    let secret = token.value_from.as_ref().unwrap().secret_key_ref.as_ref().unwrap();
-    assert_eq!((secret.name.as_str(), secret.key.as_str()), ("hf", "token"));
+    let pod = template(&[("/spec/model", json!({ "task": "TextToImage", "source": source }))]);
+    assert_eq!(secret_of(&pod, "HF_TOKEN"), Some(("hf".into(), "token".into())));
+    assert_eq!(secret_of(&pod, "MILLRACE_CALLBACK_SECRET"), None);
+    let pod = template(&[
+        ("/spec/queue/allow", json!({ "callbackHosts": ["hooks.example.com"] })),
+        ("/spec/output/callback", json!({ "secretRef": { "name": "hooks", "key": "secret" } })),
+    ]);
+    assert_eq!(secret_of(&pod, "MILLRACE_CALLBACK_SECRET"), Some(("hooks".into(), "secret".into())));
 }
 
 #[test]

@@ -28,6 +28,27 @@ impl QueueAddress {
         Ok(Self { url: spec.url.clone(), name: url.name, region, endpoint })
     }
 
+    /// Why the worker of this queue cannot send to another one: it speaks to one region, at one endpoint.
+    pub(crate) fn cannot_reach(&self, spec: &QueueSpec, url: &str) -> Option<String> {
+        let other: QueueUrl = match url.parse() {
+            Ok(other) => other,
+            Err(error) => return Some(error.to_string()),
+        };
+        if let Some(region) = other.region.filter(|region| *region != self.region) {
+            return Some(format!(
+                "is in region {region}, spec.queue in {}: workers send only to queues of their own queue's region",
+                self.region
+            ));
+        }
+        // an endpoint that is given is called whatever the host of a URL
+        (spec.endpoint.is_none() && other.endpoint != self.endpoint).then(|| {
+            format!(
+                "is not at {}, where spec.queue is: workers send only to queues at their own queue's endpoint",
+                self.place()
+            )
+        })
+    }
+
     /// Where SQS is asked, for messages.
     pub(crate) fn place(&self) -> String {
         self.endpoint.clone().unwrap_or_else(|| format!("AWS region {}", self.region))
@@ -53,6 +74,34 @@ mod tests {
         assert_eq!((told.region.as_str(), told.endpoint.as_deref()), ("us-east-1", Some("http://localstack:4566")));
         let local = of(json!({ "url": "http://localstack:4566/000000000000/prompts", "region": "us-east-1" })).unwrap();
         assert_eq!(local.endpoint.as_deref(), Some("http://localstack:4566"));
+    }
+
+    #[test]
+    fn another_queue_is_reached_in_the_same_place() {
+        let (aws, lab) = ("https://sqs.eu-west-1.amazonaws.com/1/q", "http://localstack:4566/0/q");
+        let table = [
+            (json!({ "url": aws }), "https://sqs.eu-west-1.amazonaws.com/2/replies", None),
+            (json!({ "url": aws }), "https://eu-west-1.queue.amazonaws.com/2/replies.fifo", None),
+            (json!({ "url": aws }), "https://sqs.us-east-1.amazonaws.com/1/replies", Some("is in region us-east-1")),
+            (json!({ "url": aws }), "http://localstack:4566/0/replies", Some("is not at AWS region eu-west-1")),
+            (json!({ "url": aws, "endpoint": "https://vpce-1.test" }), aws, None),
+            (json!({ "url": lab, "region": "us-east-1" }), "http://localstack:4566/0/replies", None),
+            (
+                json!({ "url": lab, "region": "us-east-1" }),
+                "http://other:4566/0/replies",
+                Some("is not at http://localstack:4566"),
+            ),
+            (json!({ "url": lab, "region": "us-east-1", "endpoint": "http://x" }), "http://other:4566/0/replies", None),
+            (json!({ "url": aws }), "replies", Some("not a URL")),
+        ];
+        for (spec, url, wanted) in table {
+            let spec: QueueSpec = serde_json::from_value(spec).unwrap();
+            let found = QueueAddress::of(&spec).unwrap().cannot_reach(&spec, url);
+            match wanted {
+                None => assert_eq!(found, None, "{spec:?} {url}"),
+                Some(words) => assert!(found.as_ref().is_some_and(|f| f.starts_with(words)), "{found:?} {words}"),
+            }
+        }
     }
 
     #[test]
