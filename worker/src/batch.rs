@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use crate::model::thread::EngineThread;
 use crate::model::{Cancel, Item, Product, Request, RunError};
+use crate::slots::Outlook;
 
 /// What became of one request.
 #[derive(Debug)]
@@ -19,6 +20,12 @@ pub struct Done {
     pub began: Instant,
     /// How long the engine had its batch.
     pub took: Duration,
+    /// Its share of that: the batch's time by the batch's size.
+    pub share: Duration,
+    /// When it came to wait.
+    pub since: Instant,
+    /// Since when the engine could have begun with it: it came, or the batch before ended.
+    pub could_begin: Instant,
 }
 
 /// Takes requests and gives each its result.
@@ -31,6 +38,7 @@ pub struct Batcher<R> {
 struct Waiting<R> {
     item: Item<R>,
     since: Instant,
+    priority: i64,
     done: oneshot::Sender<Done>,
 }
 
@@ -43,27 +51,44 @@ pub struct Limits {
     pub max_wait: Duration,
 }
 
+/// One unit of priority counts like so much waiting, in seconds: nobody waits for ever.
+const PRIORITY: f64 = 60.0;
+
 impl<R: Request> Batcher<R> {
-    /// Starts the task that groups; it ends when every batcher is dropped and all is done.
-    pub fn start(engine: EngineThread<R>, limits: Limits) -> Self {
+    /// Starts the task that groups and tells `outlook`; it ends when every batcher is dropped and all is done.
+    pub fn start(engine: EngineThread<R>, limits: Limits, outlook: Outlook) -> Self {
         let (waiting, receiver) = mpsc::channel(limits.max_size * 2);
-        tokio::spawn(group(engine, limits, receiver));
+        tokio::spawn(group(engine, limits, outlook, receiver));
         Self { waiting }
     }
 
     /// Runs one request; `cancel` gives it up.
-    pub async fn run(&self, request: Arc<R>, cancel: Cancel) -> Done {
+    pub async fn run(&self, request: Arc<R>, priority: i64, cancel: Cancel) -> Done {
         let (done, answer) = oneshot::channel();
         let since = Instant::now();
-        let gone = move || Done { result: Err(RunError::Cancelled), began: since, took: Duration::ZERO };
-        if self.waiting.send(Waiting { item: Item { request, cancel }, since, done }).await.is_err() {
+        let gone = move || Done {
+            result: Err(RunError::Cancelled),
+            began: since,
+            took: Duration::ZERO,
+            share: Duration::ZERO,
+            since,
+            could_begin: since,
+        };
+        if self.waiting.send(Waiting { item: Item { request, cancel }, since, priority, done }).await.is_err() {
             return gone();
         }
         answer.await.unwrap_or_else(|_| gone())
     }
 }
 
-async fn group<R: Request>(engine: EngineThread<R>, limits: Limits, mut receiver: mpsc::Receiver<Waiting<R>>) {
+async fn group<R: Request>(
+    engine: EngineThread<R>,
+    limits: Limits,
+    mut outlook: Outlook,
+    mut receiver: mpsc::Receiver<Waiting<R>>,
+) {
+    let start = Instant::now();
+    let mut free_since = start;
     let mut waiting: Vec<Waiting<R>> = Vec::new();
     let mut open = true;
     while open || !waiting.is_empty() {
@@ -71,12 +96,16 @@ async fn group<R: Request>(engine: EngineThread<R>, limits: Limits, mut receiver
             waiting.push(next);
         }
         waiting.retain(|w| !w.item.cancel.is_cancelled());
+        waiting.sort_by(|a, b| a.rank(start).total_cmp(&b.rank(start)));
         let keys: Vec<_> = waiting.iter().map(|w| (w.item.request.batch_key(), w.since)).collect();
         match choose(&keys, limits, Instant::now()) {
             Choice::Run(key) => {
                 let (batch, rest) = split(waiting, key, limits.max_size);
                 waiting = rest;
-                run(&engine, batch).await;
+                outlook.begin();
+                let took = run(&engine, batch, free_since).await;
+                outlook.end(took);
+                free_since = Instant::now();
             }
             Choice::Wait(until) => {
                 let until = until.unwrap_or_else(|| Instant::now() + Duration::from_hours(1));
@@ -95,14 +124,24 @@ async fn group<R: Request>(engine: EngineThread<R>, limits: Limits, mut receiver
     }
 }
 
-async fn run<R: Request>(engine: &EngineThread<R>, batch: Vec<Waiting<R>>) {
-    let began = Instant::now();
-    let (items, answers): (Vec<_>, Vec<_>) = batch.into_iter().map(|w| (w.item, w.done)).unzip();
-    let (results, took) = engine.run(items).await;
-    for (result, answer) in results.into_iter().zip(answers) {
-        // a job that was given up waits no longer
-        drop(answer.send(Done { result, began, took }));
+impl<R> Waiting<R> {
+    /// Lower goes first.
+    fn rank(&self, start: Instant) -> f64 {
+        (self.since - start).as_secs_f64() - self.priority as f64 * PRIORITY
     }
+}
+
+async fn run<R: Request>(engine: &EngineThread<R>, batch: Vec<Waiting<R>>, free_since: Instant) -> Duration {
+    let began = Instant::now();
+    let size = u32::try_from(batch.len()).unwrap_or(u32::MAX).max(1);
+    let (items, answers): (Vec<_>, Vec<_>) = batch.into_iter().map(|w| (w.item, (w.since, w.done))).unzip();
+    let (results, took) = engine.run(items).await;
+    let share = took / size;
+    for (result, (since, answer)) in results.into_iter().zip(answers) {
+        // a job that was given up waits no longer
+        drop(answer.send(Done { result, began, took, share, since, could_begin: since.max(free_since) }));
+    }
+    took
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -113,11 +152,12 @@ enum Choice {
     Wait(Option<Instant>),
 }
 
-/// The oldest request's group once it has waited enough, so that nobody starves; else the oldest group that is full.
+/// The first request's group once the oldest has waited enough; else the first group that is full. `waiting` is in order.
 fn choose(waiting: &[(u64, Instant)], limits: Limits, now: Instant) -> Choice {
-    let oldest = waiting.iter().min_by_key(|(_, since)| *since);
-    if let Some((key, _)) = oldest.filter(|(_, since)| now >= *since + limits.max_wait) {
-        return Choice::Run(*key);
+    let Some((first, _)) = waiting.first() else { return Choice::Wait(None) };
+    let overdue = waiting.iter().map(|(_, since)| *since + limits.max_wait).min();
+    if overdue.is_some_and(|at| now >= at) {
+        return Choice::Run(*first);
     }
     let mut sizes: HashMap<u64, usize> = HashMap::new();
     for (key, _) in waiting {
@@ -126,15 +166,11 @@ fn choose(waiting: &[(u64, Instant)], limits: Limits, now: Instant) -> Choice {
     if let Some((key, _)) = waiting.iter().find(|(key, _)| sizes[key] >= limits.max_size) {
         return Choice::Run(*key);
     }
-    match oldest {
-        None => Choice::Wait(None),
-        // as many wait as there are slots, so no other can come
-        Some((key, _)) if waiting.len() >= limits.max_size => Choice::Run(*key),
-        Some((_, since)) => Choice::Wait(Some(*since + limits.max_wait)),
-    }
+    // as many wait as there are slots, so hardly another will come
+    if waiting.len() >= limits.max_size { Choice::Run(*first) } else { Choice::Wait(overdue) }
 }
 
-/// Takes up to `size` requests of a key, oldest first.
+/// Takes up to `size` requests of a key, in their order.
 fn split<R: Request>(waiting: Vec<Waiting<R>>, key: u64, size: usize) -> (Vec<Waiting<R>>, Vec<Waiting<R>>) {
     let mut taken = 0;
     waiting.into_iter().partition(|w| {

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use crate::aws::Clients;
 use crate::config::Config;
-use crate::deliver::Store;
 use crate::engines::{Served, Use, dispatch};
 use crate::metrics::Metrics;
 use crate::model::LoadError;
@@ -19,15 +18,7 @@ pub async fn check(config: Config, write: bool) -> bool {
     let metrics = Arc::new(Metrics::new(&config.worker));
     let clients = Clients::new(&config.worker, &config.queue_region, config.queue_endpoint.as_deref()).await;
     let queue = Queue::new(clients.sqs, &config.worker.queue, Arc::clone(&metrics));
-    let output = &config.worker.output;
-    let store = Store::new(
-        clients.s3,
-        &output.bucket,
-        &config.prefix,
-        config.key_template.clone(),
-        state,
-        Arc::clone(&metrics),
-    );
+    let bucket = config.bucket(clients.s3, &state, &metrics);
 
     let mut well = true;
     let mut tell = |what: &str, found: Result<String, (&str, String)>| match found {
@@ -42,11 +33,12 @@ pub async fn check(config: Config, write: bool) -> bool {
         None => format!("no redrive policy; a job is given up after {} receives", redrive.max_receive_count),
     });
     tell("queue", redrive.map_err(|e| (e.reason, e.message)));
-    let bucket =
-        store.check().await.map(|()| format!("s3://{}/{} can be read and listed", output.bucket, config.prefix));
-    tell("bucket", bucket.map_err(|e| (e.reason, e.message)));
+    let place = format!("s3://{}/{}", bucket.name(), bucket.prefix());
+    let read = bucket.check().await.map(|()| format!("{place} can be read and listed"));
+    tell("bucket", read.map_err(|e| (e.reason, e.message)));
     if write {
-        let written = store.check_write().await.map(|()| "an object was put and deleted".to_owned());
+        let written = bucket.check_write("by-hand").await;
+        let written = written.map(|()| "an object was put, kept against a second put, and deleted".to_owned());
         tell("bucket", written.map_err(|e| (e.reason, e.message)));
     }
     let task = config.worker.model.task;

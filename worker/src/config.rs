@@ -1,8 +1,14 @@
 //! worker.yaml: read, with every unknown field and every wrong value named.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use millrace_api::{KeyTemplate, QueueUrl, Task, WorkerConfig};
+
+use crate::job::Forms;
+use crate::metrics::Metrics;
+use crate::state::State;
+use crate::store::Bucket;
 
 /// Why a config cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -44,8 +50,19 @@ pub struct Config {
     pub queue_endpoint: Option<String>,
     /// The parsed key template.
     pub key_template: KeyTemplate,
+    /// Every form of a message that is taken.
+    pub forms: Forms,
     /// What every key begins with.
     pub prefix: String,
+}
+
+impl Config {
+    /// The bucket that results go to.
+    pub fn bucket(&self, s3: aws_sdk_s3::Client, state: &Arc<State>, metrics: &Arc<Metrics>) -> Bucket {
+        let output = &self.worker.output;
+        let (state, metrics) = (Arc::clone(state), Arc::clone(metrics));
+        Bucket::new(s3, &output.bucket, &self.prefix, output.conditional_writes, state, metrics)
+    }
 }
 
 /// Reads and checks a config file.
@@ -71,14 +88,12 @@ pub fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
     }
     let template = worker.output.key_template.parse::<KeyTemplate>();
     let template = template.map_err(|e| problems.push(format!("output.keyTemplate: {e}"))).ok();
-    if url.as_ref().is_some_and(|u| u.name.strip_suffix(".fifo").is_some()) {
-        problems.push("queue.url: FIFO queues are not supported by this version of millrace".into());
-    }
     if worker.output.prefix.as_deref().is_some_and(|prefix| prefix.starts_with('/')) {
         problems.push("output.prefix: must not begin with '/'".into());
     }
-    if worker.output.key_template.starts_with('/') || worker.output.key_template.ends_with(".record.json") {
-        problems.push("output.keyTemplate: must not begin with '/' or end in .record.json".into());
+    if worker.output.key_template.starts_with('/') || [".record.json", ".attempt"].iter().any(|own| worker.output.key_template.ends_with(own))
+    {
+        problems.push("output.keyTemplate: must not begin with '/' or end in .record.json or .attempt".into());
     }
     if queue.visibility_timeout_seconds > 3600 {
         problems.push(format!(
@@ -105,12 +120,15 @@ pub fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
     } else if model.task != Task::Echo {
         problems.push("model.source: required for this task: one of huggingFace, s3, persistentVolumeClaim".into());
     }
-    match (region, template) {
-        (Some(queue_region), Some(key_template)) if problems.is_empty() => Ok(Config {
+    let prefix = worker.output.prefix_for(&worker.consumer.namespace, &worker.consumer.name);
+    let forms = Forms::new(&worker, &prefix).map_err(|more| problems.extend(more)).ok();
+    match (region, template, forms) {
+        (Some(queue_region), Some(key_template), Some(forms)) if problems.is_empty() => Ok(Config {
             queue_region,
             queue_endpoint: queue.endpoint.clone().or_else(|| url.and_then(|u| u.endpoint)),
             key_template,
-            prefix: worker.output.prefix_for(&worker.consumer.namespace, &worker.consumer.name),
+            forms,
+            prefix,
             worker,
         }),
         _ => Err(ConfigError::Invalid { path: path.into(), problems }),
@@ -157,7 +175,6 @@ output: { bucket: images }
             (MINIMAL.replace("bucket: images", "bukket: images, bucket: images"), "output.bukket: unknown field"),
             (MINIMAL.replace("bucket: images", ""), "missing field `bucket`"),
             (MINIMAL.replace("'http://localstack:4566/000000000000/prompts'", "prompts"), "queue.url: not a URL"),
-            (MINIMAL.replace("prompts'", "prompts.fifo'"), "queue.url: FIFO queues are not supported"),
             (MINIMAL.replace("bucket: images", "bucket: images, prefix: /a"), "output.prefix: must not begin with '/'"),
             (
                 MINIMAL.replace("bucket: images", "bucket: images, keyTemplate: '{job_id}.record.json'"),
@@ -166,6 +183,10 @@ output: { bucket: images }
             (
                 MINIMAL.replace("region: us-east-1", "region: us-east-1, visibilityTimeoutSeconds: 3601"),
                 "queue.visibilityTimeoutSeconds: must be at most 3600, is 3601",
+            ),
+            (
+                MINIMAL.replace("region: us-east-1", "region: us-east-1, mapping: { jobId: job_id }"),
+                "queue.mapping.jobId: ",
             ),
             ("- a list".into(), "worker.yaml: "),
         ];

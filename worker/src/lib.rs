@@ -3,15 +3,21 @@
 //! A job's life reads as the modules: `receive` → `lease` → `job` → `batch` → `model` → `deliver` → `settle`;
 //! `pipeline` is the story that joins them.
 
+pub mod allow;
+pub mod announce;
+mod attempt;
 pub mod aws;
 pub mod batch;
 pub mod check;
 pub mod config;
 pub mod deliver;
 pub mod engines;
+pub mod failure;
 pub mod http;
 pub mod infer;
+pub mod inputs;
 pub mod job;
+pub mod lanes;
 pub mod lease;
 pub mod message;
 pub mod metrics;
@@ -21,7 +27,10 @@ pub mod queue;
 pub mod receive;
 pub mod run;
 pub mod settle;
+pub mod slots;
 pub mod state;
 pub mod stop;
+pub mod store;
+pub mod suspect;
 pub mod telemetry;
 pub mod time;

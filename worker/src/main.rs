@@ -9,7 +9,7 @@ use millrace_worker::engines::Loading;
 use millrace_worker::infer::ByHand;
 use millrace_worker::model::text_to_image::make_model;
 use millrace_worker::stop::Stop;
-use millrace_worker::telemetry::{self, LogFormat};
+use millrace_worker::telemetry::{self, LogFormat, Traces};
 use millrace_worker::{check, config, infer, run};
 
 /// Consumes an SQS queue: receives jobs, infers in batches, puts results into S3, then deletes the messages.
@@ -126,10 +126,13 @@ fn main() -> ExitCode {
 fn execute(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run { config } => {
-            runtime()?.block_on(async {
+            let traces = Traces::start();
+            let ended = runtime()?.block_on(async {
                 let stop = Stop::on_signals()?;
                 run::run(config::load(&config)?, stop).await
-            })?;
+            });
+            traces.finish();
+            ended?;
         }
         Command::Check { config, write } => {
             let config = config::load(&config)?;

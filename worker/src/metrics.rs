@@ -1,6 +1,7 @@
 //! Prometheus metrics of the worker. Labels are bounded; namespace, consumer and task are the same on every series.
 
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use millrace_api::WorkerConfig;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -25,6 +26,26 @@ pub enum Outcome {
     Returned,
     /// Somebody else has it.
     LeaseLost,
+    /// It asked for nothing (s3:TestEvent).
+    Nothing,
+}
+
+/// How a lease was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loss {
+    /// SQS said that the handle is no longer good.
+    Told,
+    /// It ran out by the local clock.
+    Expired,
+}
+
+impl Loss {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Told => "told",
+            Self::Expired => "expired",
+        }
+    }
 }
 
 /// A phase of a job's life.
@@ -32,12 +53,18 @@ pub enum Outcome {
 pub enum Phase {
     /// From sent to received.
     Queued,
-    /// From received to the model.
+    /// From received to where batches gather: reading it, looking for its record, waiting for its turn.
     Waited,
+    /// Waiting for its batch to begin.
+    Batch,
     /// In the model.
     Inference,
     /// Putting the outputs.
     Upload,
+    /// Putting the record, and telling who asked for it.
+    Commit,
+    /// From the record to SQS's word that the message is gone.
+    Ack,
     /// From sent to the record.
     Total,
 }
@@ -53,8 +80,29 @@ pub enum Device {
     Starting,
 }
 
+/// A way to tell of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Channel {
+    /// A message on a reply queue.
+    Reply,
+    /// A call of a callback URL.
+    Callback,
+}
+
+/// What became of an announcement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Announced {
+    /// Taken.
+    Sent,
+    /// Not taken, and tried once more.
+    Retried,
+    /// Not taken, for good or for too long.
+    Refused,
+}
+
 impl Outcome {
-    fn label(self) -> &'static str {
+    /// The word in metrics and spans.
+    pub fn label(self) -> &'static str {
         match self {
             Self::Completed => "completed",
             Self::Failed => "failed",
@@ -62,17 +110,22 @@ impl Outcome {
             Self::AlreadyDone => "already_done",
             Self::Returned => "returned",
             Self::LeaseLost => "lease_lost",
+            Self::Nothing => "nothing",
         }
     }
 }
 
 impl Phase {
-    fn label(self) -> &'static str {
+    /// The word in metrics and spans.
+    pub fn label(self) -> &'static str {
         match self {
             Self::Queued => "queued",
             Self::Waited => "waited",
+            Self::Batch => "batch",
             Self::Inference => "inference",
             Self::Upload => "upload",
+            Self::Commit => "commit",
+            Self::Ack => "ack",
             Self::Total => "total",
         }
     }
@@ -84,6 +137,26 @@ impl Device {
             Self::Busy => "busy",
             Self::Idle => "idle",
             Self::Starting => "starting",
+        }
+    }
+}
+
+impl Channel {
+    /// The word in metrics and logs.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Reply => "reply",
+            Self::Callback => "callback",
+        }
+    }
+}
+
+impl Announced {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Sent => "sent",
+            Self::Retried => "retried",
+            Self::Refused => "refused",
         }
     }
 }
@@ -106,10 +179,23 @@ pub struct ByDevice {
     state: &'static str,
 }
 
+/// Label `reason`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ByReason {
+    reason: &'static str,
+}
+
 /// Labels of a request to AWS.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ByRequest {
     operation: &'static str,
+    outcome: &'static str,
+}
+
+/// Labels of an announcement.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ByAnnouncement {
+    channel: &'static str,
     outcome: &'static str,
 }
 
@@ -121,6 +207,11 @@ pub struct Metrics {
     phases: Family<ByPhase, Histogram>,
     requests: Family<ByRequest, Counter>,
     device: Family<ByDevice, Counter<f64, AtomicU64>>,
+    announcements: Family<ByAnnouncement, Counter>,
+    wasted: Family<ByOutcome, Counter<f64, AtomicU64>>,
+    lost: Family<ByReason, Counter>,
+    /// Messages that came for the second time or more.
+    pub redeliveries: Counter,
     /// Requests of a batch.
     pub batch_size: Histogram,
     /// Jobs that are held.
@@ -143,6 +234,10 @@ impl Metrics {
             phases: Family::new_with_constructor(seconds),
             requests: Family::default(),
             device: Family::default(),
+            announcements: Family::default(),
+            wasted: Family::default(),
+            lost: Family::default(),
+            redeliveries: Counter::default(),
             batch_size: Histogram::new(exponential_buckets(1.0, 2.0, 11)),
             held: Gauge::default(),
         };
@@ -155,6 +250,15 @@ impl Metrics {
             Unit::Seconds,
             metrics.device.clone(),
         );
+        registry.register_with_unit(
+            "wasted_inference",
+            "Time of the model's device for work that was not committed, by how its message ended",
+            Unit::Seconds,
+            metrics.wasted.clone(),
+        );
+        registry.register("lease_losses", "Leases that were lost while work went on", metrics.lost.clone());
+        registry.register("redeliveries", "Messages received for the second time or more", metrics.redeliveries.clone());
+        registry.register("announcements", "Announcements by what became of them", metrics.announcements.clone());
         registry.register("worker_batch_size", "Requests of a batch", metrics.batch_size.clone());
         registry.register("worker_held_jobs", "Jobs that are held", metrics.held.clone());
         Self { registry, ..metrics }
@@ -173,6 +277,24 @@ impl Metrics {
     /// The device did this for so long.
     pub fn device(&self, state: Device, seconds: f64) {
         self.device.get_or_create(&ByDevice { state: state.label() }).inc_by(seconds);
+    }
+
+    /// So much time of the device came to nothing.
+    pub fn wasted(&self, outcome: Outcome, time: Duration) {
+        if !time.is_zero() {
+            self.wasted.get_or_create(&ByOutcome { outcome: outcome.label() }).inc_by(time.as_secs_f64());
+        }
+    }
+
+    /// A lease was lost.
+    pub fn lease_lost(&self, loss: Loss) {
+        self.lost.get_or_create(&ByReason { reason: loss.label() }).inc();
+    }
+
+    /// Somebody was told of a job, or not.
+    pub fn announced(&self, channel: Channel, outcome: Announced) {
+        let labels = ByAnnouncement { channel: channel.label(), outcome: outcome.label() };
+        self.announcements.get_or_create(&labels).inc();
     }
 
     /// A request to AWS was answered.

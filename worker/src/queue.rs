@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_sqs::types::{MessageAttributeValue, QueueAttributeName};
-use millrace_api::{QueueSpec, RecordError};
+use millrace_api::{QueueSpec, RecordError, is_fifo};
 use serde::Deserialize;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -18,6 +18,8 @@ use crate::state::{Part, State};
 const REFRESH: Duration = Duration::from_mins(5);
 /// Longest attribute value that is sent along to the dead-letter queue, in characters.
 const MAX_ATTRIBUTE: usize = 1000;
+/// SQS's own default, for servers that do not tell.
+const DEFAULT_RETENTION: Duration = Duration::from_hours(96);
 /// Most attributes that SQS takes.
 const MAX_ATTRIBUTES: usize = 10;
 
@@ -28,6 +30,8 @@ pub struct Redrive {
     pub max_receive_count: u32,
     /// URL of the dead-letter queue; none where the queue has no redrive policy.
     pub dead_letter_url: Option<String>,
+    /// How long SQS keeps a message, from when it was sent.
+    pub retention: Duration,
 }
 
 /// A problem with the queue, in the words of `/state` and conditions.
@@ -69,16 +73,24 @@ impl Queue {
     /// Reads the redrive policy; also the proof that the queue is there and may be read.
     pub async fn read_redrive(&self) -> Result<Redrive, QueueError> {
         let call = self.sqs.get_queue_attributes().queue_url(&self.url);
-        let answer = call.attribute_names(QueueAttributeName::RedrivePolicy).send().await;
+        let wanted = [QueueAttributeName::RedrivePolicy, QueueAttributeName::MessageRetentionPeriod];
+        let answer = call.set_attribute_names(Some(wanted.to_vec())).send().await;
         self.metrics.request("GetQueueAttributes", answer.is_ok());
         let answer = answer.map_err(|e| queue_error(&self.url, "sqs:GetQueueAttributes", trouble(&e), &explain(&e)))?;
-        let policy = answer.attributes().and_then(|all| all.get(&QueueAttributeName::RedrivePolicy));
-        Ok(policy
-            .and_then(|text| self.parse(text))
-            .unwrap_or(Redrive { max_receive_count: self.fallback_receives, dead_letter_url: None }))
+        let attribute = |name| answer.attributes().and_then(|all| all.get(&name));
+        let policy = attribute(QueueAttributeName::RedrivePolicy).and_then(|text| self.parse(text));
+        let (max_receive_count, dead_letter_url) =
+            policy.map_or((self.fallback_receives, None), |(count, url)| (count, Some(url)));
+        let retention = attribute(QueueAttributeName::MessageRetentionPeriod).and_then(|text| text.parse().ok());
+        Ok(Redrive {
+            max_receive_count,
+            dead_letter_url,
+            retention: retention.map_or(DEFAULT_RETENTION, Duration::from_secs),
+        })
     }
 
-    fn parse(&self, text: &str) -> Option<Redrive> {
+    /// Receives allowed by a redrive policy, and the URL of its dead-letter queue.
+    fn parse(&self, text: &str) -> Option<(u32, String)> {
         let policy: RedrivePolicy = serde_json::from_str(text).ok()?;
         let count = match policy.max_receive_count {
             serde_json::Value::Number(n) => n.as_u64()?,
@@ -88,10 +100,7 @@ impl Queue {
         let name = policy.dead_letter_target_arn.rsplit(':').next()?;
         // a dead-letter queue is always of the same account and region, so only the name differs
         let (base, _) = self.url.trim_end_matches('/').rsplit_once('/')?;
-        Some(Redrive {
-            max_receive_count: u32::try_from(count).unwrap_or(u32::MAX),
-            dead_letter_url: Some(format!("{base}/{name}")),
-        })
+        Some((u32::try_from(count).unwrap_or(u32::MAX), format!("{base}/{name}")))
     }
 
     /// Reads the redrive policy until that works, then keeps it fresh.
@@ -142,6 +151,11 @@ impl Queue {
     ) -> Result<(), (Trouble, QueueError)> {
         let attributes = attributes(message, job_id, error);
         let mut call = self.sqs.send_message().queue_url(url).message_body(&message.body);
+        if is_fifo(url) {
+            // in its group's order, and once however often it is tried
+            let group = message.group.as_deref().unwrap_or(&message.id);
+            call = call.message_group_id(group).message_deduplication_id(&message.id);
+        }
         for (name, value) in attributes.into_iter().take(if bare { 1 } else { MAX_ATTRIBUTES }) {
             let value = MessageAttributeValue::builder().data_type("String").string_value(value).build();
             let unsendable = |e| (Trouble::Other, queue_error(url, "sqs:SendMessage", Trouble::Other, &format!("{e}")));
@@ -208,10 +222,7 @@ mod tests {
 
     #[test]
     fn the_dead_letter_queue_is_beside_the_queue() {
-        let wanted = Redrive {
-            max_receive_count: 4,
-            dead_letter_url: Some("http://localstack:4566/000000000000/prompts-dlq".into()),
-        };
+        let wanted = (4, "http://localstack:4566/000000000000/prompts-dlq".to_owned());
         for count in ["4", "\"4\""] {
             let text = format!(
                 r#"{{"deadLetterTargetArn":"arn:aws:sqs:us-east-1:000000000000:prompts-dlq","maxReceiveCount":{count}}}"#
@@ -233,7 +244,10 @@ mod tests {
             sent_at: jiff::Timestamp::UNIX_EPOCH,
             received_at: jiff::Timestamp::UNIX_EPOCH,
             polled: std::time::Instant::now(),
+            poll_took: std::time::Duration::ZERO,
             attributes: own,
+            group: None,
+            trace_header: None,
         };
         let error = |field: &str| RecordError {
             code: "InvalidInput".into(),

@@ -1,29 +1,47 @@
-//! Long polls with permits: a message is received only when a slot for it is free now, so receive counts are never burnt.
+//! Long polls with permits: a message is received only with a slot for it, so receive counts are never burnt.
+//!
+//! One poll is under way as a rule; another one joins it only when a poll came back full while there is still room, and
+//! leaves when one does not. Polls are long, but for those that fill up a batch which is about to begin. On a FIFO queue a poll asks for one message: several would come from one group, and all but
+//! the first would wait for their turn while their receive counts are burnt.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use aws_sdk_sqs::types::MessageSystemAttributeName as Name;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use rand::Rng;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::aws::{LONG_POLL, explain, trouble};
 use crate::message::Message;
 use crate::metrics::Metrics;
-use crate::queue::queue_error;
+use crate::queue::{QueueError, queue_error};
+use crate::slots::{Slot, Slots};
 use crate::state::{Part, State};
 
 /// Most messages of one receive.
 const BATCH: usize = 10;
+/// Most polls at a time, which is enough for some thousand messages a second.
+const POLLS: usize = 4;
+/// On a FIFO queue, where each brings one message.
+const ORDERED_POLLS: usize = 10;
+/// What SQS tells of a message besides its own attributes.
+const SYSTEM_ATTRIBUTES: [Name; 4] =
+    [Name::ApproximateReceiveCount, Name::SentTimestamp, Name::MessageGroupId, Name::AwsTraceHeader];
 /// How long a free slot waits for its neighbours, so that one call fills several.
 const GATHER: Duration = Duration::from_millis(5);
+/// How long a batch that could not be filled up is given to begin before the next poll.
+const GATHERED: Duration = Duration::from_secs(1);
 /// A poll that outlives this is given up and replaced, whatever the SDK thinks of it.
 const WATCHDOG: Duration = Duration::from_secs(35);
-
-/// The right to hold one job.
-pub type Slot = OwnedSemaphorePermit;
+/// Wait after a poll that failed; doubled at each, up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(20);
+/// SQS answers a repeated receive-request attempt id with the same messages for five minutes.
+const ATTEMPT_LIVES: Duration = Duration::from_mins(4);
 
 /// Receives messages for free slots.
 #[derive(Debug)]
@@ -32,18 +50,40 @@ pub struct Receiver {
     pub sqs: aws_sdk_sqs::Client,
     /// The queue.
     pub queue_url: String,
+    /// A FIFO queue.
+    pub ordered: bool,
     /// Lease asked for with each message.
     pub visibility: Duration,
-    /// One permit for each job that the worker can hold.
-    pub slots: Arc<Semaphore>,
-    /// How many slots there are.
-    pub capacity: usize,
+    /// One for each job that the worker may hold.
+    pub slots: Slots,
     /// For problems.
     pub state: Arc<State>,
     /// For counts.
     pub metrics: Arc<Metrics>,
     /// For liveness.
     pub pulse: Arc<Pulse>,
+}
+
+/// A poll that ended.
+struct Polled {
+    slots: Vec<Slot>,
+    attempt: Attempt,
+    /// It was to fill up a batch.
+    gathering: bool,
+    answer: Result<Vec<Message>, QueueError>,
+}
+
+/// On a FIFO queue a receive whose answer was lost is repeated under its old id, or its message would stay hidden.
+#[derive(Debug, Clone)]
+struct Attempt {
+    id: String,
+    since: Instant,
+}
+
+impl Attempt {
+    fn new() -> Self {
+        Self { id: format!("{:032x}", rand::random::<u128>()), since: Instant::now() }
+    }
 }
 
 /// When the receive loop last came round; liveness means that it does.
@@ -79,91 +119,115 @@ impl Pulse {
 }
 
 impl Receiver {
-    /// Receives until `stop`, handing each message with its slot to `take`. What a poll under way at that time still
-    /// brings is handed to `late`.
+    /// Receives until `stop`, handing each message with its slot to `take`. What polls under way at that time still
+    /// bring is handed to `late`.
     pub async fn run(self, stop: CancellationToken, take: impl Fn(Message, Slot), late: impl AsyncFn(Vec<Message>)) {
-        let mut pause = Duration::from_millis(500);
-        while let Some(mut slots) = self.free_slots(&stop).await {
-            self.pulse.begin();
-            let answer = tokio::time::timeout(WATCHDOG, self.poll(slots.len())).await;
-            self.pulse.end();
-            match answer {
-                Ok(Ok(messages)) => {
-                    pause = Duration::from_millis(500);
-                    if self.state.clear_problem(Part::Queue) {
-                        tracing::info!("the queue can be read again");
-                    }
-                    if stop.is_cancelled() {
-                        late(messages).await;
-                        return;
-                    }
-                    for message in messages {
-                        // SQS never gives more than was asked for
-                        if let Some(slot) = slots.pop() {
-                            take(message, slot);
+        let (batch, most_polls) = if self.ordered { (1, ORDERED_POLLS) } else { (BATCH, POLLS) };
+        let batch = batch.min(self.slots.capacity());
+        let mut polls = FuturesUnordered::new();
+        let mut polls_wanted = 1;
+        let mut lost = VecDeque::new();
+        let mut pause = FIRST_PAUSE;
+        // there is nothing to add to the jobs that wait for their batch to begin
+        let mut gathered = false;
+        let mut not_before = tokio::time::Instant::now();
+        loop {
+            let stopping = stop.is_cancelled();
+            let slots = async {
+                tokio::time::sleep_until(not_before).await;
+                if gathered {
+                    // a job that does not get that far (it waits for S3, or for its time) must not keep others waiting
+                    drop(tokio::time::timeout(GATHERED, self.slots.gathered()).await);
+                }
+                self.slots.acquire(batch).await
+            };
+            tokio::select! {
+                biased;
+                Some(polled) = polls.next() => {
+                    let Polled { mut slots, attempt, gathering, answer } = polled;
+                    if polls.is_empty() { self.pulse.end() } else { self.pulse.begin() }
+                    match answer {
+                        Ok(messages) => {
+                            pause = FIRST_PAUSE;
+                            if self.state.clear_problem(Part::Queue) {
+                                tracing::info!("the queue can be read again");
+                            }
+                            let full = messages.len() >= slots.len();
+                            gathered = gathering && messages.is_empty();
+                            polls_wanted = if full { (polls_wanted + 1).min(most_polls) } else { 1 };
+                            if stopping {
+                                late(messages).await;
+                                continue;
+                            }
+                            for message in messages {
+                                // SQS never gives more than was asked for
+                                if let Some(slot) = slots.pop() {
+                                    take(message, slot);
+                                }
+                            }
+                        }
+                        Err(error) => {
+                            if self.state.set_problem(Part::Queue, error.reason, &error.message) {
+                                tracing::error!(reason = error.reason, "{error}");
+                            }
+                            if self.ordered {
+                                lost.push_back(attempt);
+                            }
+                            polls_wanted = 1;
+                            not_before = tokio::time::Instant::now() + pause.mul_f64(rand::rng().random_range(0.5..1.0));
+                            pause = (pause * 2).min(LONGEST_PAUSE);
                         }
                     }
-                    continue;
                 }
-                Ok(Err((reason, message))) => self.report(reason, &message),
-                Err(_) => self.report("QueueUnreachable", "a poll did not end in time and was replaced"),
-            }
-            drop(slots);
-            let jittered = pause.mul_f64(rand::rng().random_range(0.5..1.0));
-            pause = (pause * 2).min(Duration::from_secs(20));
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(jittered) => {}
+                () = stop.cancelled(), if !stopping => {}
+                slots = slots, if !stopping && polls.len() < polls_wanted => {
+                    lost.retain(|attempt: &Attempt| attempt.since.elapsed() < ATTEMPT_LIVES);
+                    let attempt = lost.pop_front().unwrap_or_else(Attempt::new);
+                    if polls.is_empty() {
+                        self.pulse.begin();
+                    }
+                    polls.push(self.poll(slots, batch, !gathered, attempt));
+                }
+                else => return,
             }
         }
     }
 
-    /// At least one free slot, and its neighbours that get free within moments; none when it is time to stop.
-    async fn free_slots(&self, stop: &CancellationToken) -> Option<Vec<Slot>> {
-        let first = tokio::select! {
-            biased;
-            () = stop.cancelled() => return None,
-            slot = Arc::clone(&self.slots).acquire_owned() => slot.ok()?,
-        };
-        let mut slots = vec![first];
-        let wanted = BATCH.min(self.capacity);
-        if self.slots.available_permits() + 1 < wanted {
+    /// One long poll for these slots, and for their neighbours that get free within moments.
+    async fn poll(&self, mut slots: Vec<Slot>, batch: usize, may_gather: bool, attempt: Attempt) -> Polled {
+        if slots.len() < batch {
             tokio::time::sleep(GATHER).await;
+            slots.extend(self.slots.try_acquire(batch - slots.len()));
         }
-        while slots.len() < wanted {
-            let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() else { break };
-            slots.push(slot);
-        }
-        Some(slots)
+        // a long poll would bring messages when the batch has begun without them
+        let gathering = may_gather && self.slots.is_gathering(slots.len());
+        let wait = if gathering { Duration::ZERO } else { LONG_POLL };
+        let answer = match tokio::time::timeout(WATCHDOG, self.ask(slots.len(), wait, &attempt)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(QueueError {
+                reason: "QueueUnreachable",
+                message: format!("a poll of {} did not end in time and was replaced", self.queue_url),
+            }),
+        };
+        Polled { slots, attempt, gathering, answer }
     }
 
-    async fn poll(&self, wanted: usize) -> Result<Vec<Message>, (&'static str, String)> {
-        let polled = Instant::now();
+    async fn ask(&self, wanted: usize, wait: Duration, attempt: &Attempt) -> Result<Vec<Message>, QueueError> {
+        let asked = Instant::now();
         let seconds = |d: Duration| i32::try_from(d.as_secs()).unwrap_or(i32::MAX);
-        let call = self.sqs.receive_message().queue_url(&self.queue_url).wait_time_seconds(seconds(LONG_POLL));
+        let call = self.sqs.receive_message().queue_url(&self.queue_url).wait_time_seconds(seconds(wait));
         let call = call.max_number_of_messages(i32::try_from(wanted).unwrap_or(1));
         let call = call.visibility_timeout(seconds(self.visibility)).message_attribute_names("All");
-        let call = call.message_system_attribute_names(Name::ApproximateReceiveCount);
-        let answer = call.message_system_attribute_names(Name::SentTimestamp).send().await;
+        let call = call.set_message_system_attribute_names(Some(SYSTEM_ATTRIBUTES.to_vec()));
+        let call = call.set_receive_request_attempt_id(self.ordered.then(|| attempt.id.clone()));
+        let answer = call.send().await;
         self.metrics.request("ReceiveMessage", answer.is_ok());
         match answer {
-            // SQS hides a message when it answers, which is at most a moment before the answer is here
             Ok(answer) => {
-                let moment_ago = Instant::now().checked_sub(Duration::from_secs(1)).unwrap_or(polled);
-                let polled = polled.max(moment_ago);
                 let messages = answer.messages.unwrap_or_default();
-                Ok(messages.into_iter().filter_map(|m| Message::from_sqs(m, polled)).collect())
+                Ok(messages.into_iter().filter_map(|m| Message::from_sqs(m, asked)).collect())
             }
-            Err(error) => {
-                let error = queue_error(&self.queue_url, "sqs:ReceiveMessage", trouble(&error), &explain(&error));
-                Err((error.reason, error.message))
-            }
-        }
-    }
-
-    fn report(&self, reason: &str, message: &str) {
-        if self.state.set_problem(Part::Queue, reason, message) {
-            tracing::error!(reason, "{message}");
+            Err(error) => Err(queue_error(&self.queue_url, "sqs:ReceiveMessage", trouble(&error), &explain(&error))),
         }
     }
 }

@@ -8,16 +8,20 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use millrace_api::{CallbackSpec, is_fifo};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::announce::Announcer;
 use crate::aws::Clients;
 use crate::batch::{Batcher, Limits};
 use crate::config::Config;
 use crate::deliver::Store;
 use crate::engines::{Loading, Served, Use, dispatch};
 use crate::http::{self, Faces};
+use crate::inputs::Inputs;
+use crate::lanes::Lanes;
 use crate::lease::Leases;
 use crate::message::Message;
 use crate::metrics::Metrics;
@@ -28,8 +32,10 @@ use crate::pipeline::Pipeline;
 use crate::queue::Queue;
 use crate::receive::{Pulse, Receiver};
 use crate::settle::{Settler, Verdict};
+use crate::slots::{Outlook, Slots};
 use crate::state::{Part, State};
 use crate::stop::Stop;
+use crate::suspect::Notes;
 
 /// Where models are kept when the config is not told otherwise by `MILLRACE_CACHE_DIR`; the operator mounts it.
 const CACHE: &str = "/var/cache/millrace";
@@ -72,49 +78,58 @@ async fn consume<E: Served>(config: Config, stop: Stop) -> anyhow::Result<()> {
 
     let clients = Clients::new(&config.worker, &config.queue_region, config.queue_endpoint.as_deref()).await;
     let queue = Queue::new(clients.sqs.clone(), &config.worker.queue, Arc::clone(&metrics));
-    let output = &config.worker.output;
-    let template = config.key_template.clone();
-    let store =
-        Store::new(clients.s3, &output.bucket, &config.prefix, template, Arc::clone(&state), Arc::clone(&metrics));
-    let (redrive, bucket, engine) = tokio::join!(
+    let bucket = config.bucket(clients.s3.clone(), &state, &metrics);
+    let secret = std::env::var(CallbackSpec::VARIABLE).ok();
+    let announcer =
+        Announcer::new(clients.sqs.clone(), &config.worker, secret, Arc::clone(&metrics), Arc::clone(&state))?;
+    let (redrive, written, engine) = tokio::join!(
         queue.clone().watch_redrive(Arc::clone(&state), stop.clone()),
-        store.await_bucket(&stop),
+        bucket.wait(state.worker(), &stop),
         load::<E>(&config, &state, &metrics, &stop),
     );
-    let (Some(redrive), Ok(()), Some(engine)) = (redrive, bucket, engine) else {
+    let (Some(redrive), Ok(()), Some(engine)) = (redrive, written, engine) else {
         tracing::info!("stopped before it was ready");
         return Ok(());
     };
     let beats = CancellationToken::new();
     let visibility = Duration::from_secs(u64::try_from(config.worker.queue.visibility_timeout_seconds).unwrap_or(120));
     let url = config.worker.queue.url.clone();
-    let leases = Leases::new(clients.sqs.clone(), url.clone(), visibility, Arc::clone(&state), Arc::clone(&metrics));
+    let ordered = is_fifo(&url);
+    let leases =
+        Leases::new(clients.sqs.clone(), url.clone(), visibility, ordered, Arc::clone(&state), Arc::clone(&metrics));
     let heart = tokio::spawn(Arc::clone(&leases).run(beats.clone()));
     let max_wait = u64::try_from(config.worker.model.batch.max_wait_milliseconds).unwrap_or(0);
     let limits = Limits { max_size: capacity, max_wait: Duration::from_millis(max_wait) };
+    let outlook = Outlook::default();
+    let slots = Slots::new(capacity, outlook.clone());
     let settler = Settler::start(&clients.sqs, &url, &state, &metrics);
     let grace = Duration::from_secs(config.worker.shutdown.grace_period_seconds);
     let pipeline = Arc::new(Pipeline {
         queue,
         redrive,
         leases,
+        lanes: ordered.then(Lanes::default),
+        slots: slots.clone(),
+        inputs: Inputs::new(clients.s3, bucket.clone(), Arc::clone(&metrics)),
         revision: engine.revision().map(str::to_owned),
-        batcher: Batcher::start(engine, limits),
-        store,
+        batcher: Batcher::start(engine, limits, outlook),
+        notes: Notes::new(bucket.clone(), state.worker()),
+        store: Store::new(bucket, config.key_template.clone(), &config.worker.consumer.to_string()),
+        announcer,
         settler: settler.clone(),
         state: Arc::clone(&state),
         metrics: Arc::clone(&metrics),
-        deliveries: Arc::new(Semaphore::new(capacity + SPARE_DELIVERIES)),
-        settlements: Arc::new(Semaphore::new(capacity + SPARE_SETTLEMENTS)),
+        deliveries: Semaphore::new(capacity + SPARE_DELIVERIES),
+        present: Semaphore::new(capacity * 2 + SPARE_SETTLEMENTS),
         abort: abort.clone(),
         config,
     });
     let receiver = Receiver {
         sqs: clients.sqs_poll,
         queue_url: url,
+        ordered,
         visibility,
-        slots: Arc::new(Semaphore::new(capacity)),
-        capacity,
+        slots,
         state: Arc::clone(&state),
         metrics,
         pulse,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use millrace_api::{JobState, Problem, ServiceSeconds, WorkerState};
 
+use crate::lease::CEILING;
 use crate::message::Message;
 use crate::time::rfc3339;
 
@@ -29,6 +30,10 @@ pub enum Part {
     Settling,
     /// Sending to the dead-letter queue.
     DeadLetters,
+    /// Announcing on reply queues.
+    Replies,
+    /// Announcing to callback URLs.
+    Callbacks,
 }
 
 /// Shared by every part of the worker.
@@ -58,6 +63,7 @@ struct Held {
     received_at: Timestamp,
     sent_at: Timestamp,
     lease_expires_at: Timestamp,
+    must_end_at: Timestamp,
 }
 
 impl State {
@@ -105,14 +111,16 @@ impl State {
             received_at: message.received_at,
             sent_at: message.sent_at,
             lease_expires_at: after(message.received_at, lease),
+            must_end_at: after(message.received_at, CEILING),
         };
         self.inner().jobs.insert(message.receipt_handle.clone(), held);
     }
 
-    /// Its job id is known.
-    pub fn name_job(&self, receipt_handle: &str, job_id: &str) {
+    /// Its job id and deadline are known.
+    pub fn name_job(&self, receipt_handle: &str, job_id: &str, deadline: Option<Timestamp>) {
         if let Some(held) = self.inner().jobs.get_mut(receipt_handle) {
             held.job_id = job_id.into();
+            held.must_end_at = deadline.map_or(held.must_end_at, |deadline| deadline.min(held.must_end_at));
         }
     }
 
@@ -173,6 +181,7 @@ impl State {
             message_id: held.message_id.clone(),
             started_at: rfc3339(held.received_at),
             lease_expires_at: rfc3339(held.lease_expires_at),
+            must_end_at: rfc3339(held.must_end_at),
             sent_at: rfc3339(held.sent_at),
         };
         WorkerState {
@@ -253,7 +262,10 @@ mod tests {
             sent_at,
             received_at,
             polled: std::time::Instant::now(),
+            poll_took: std::time::Duration::ZERO,
             attributes: BTreeMap::new(),
+            group: None,
+            trace_header: None,
         }
     }
 
@@ -263,10 +275,12 @@ mod tests {
         let at = |s| Timestamp::from_second(s).unwrap();
         state.hold(&message("m1", at(10), at(5)), Duration::from_secs(30));
         state.hold(&message("m2", at(11), at(3)), Duration::from_secs(30));
-        state.name_job("handle of m1", "j1");
+        state.name_job("handle of m1", "j1", Some(at(99)));
         let seen = state.snapshot();
         assert_eq!((seen.busy, seen.jobs[0].job_id.as_str()), (2, "j1"));
         assert_eq!(seen.jobs[0].lease_expires_at, "1970-01-01T00:00:40.000Z");
+        assert_eq!(seen.jobs[0].must_end_at, "1970-01-01T00:01:39.000Z");
+        assert_eq!(seen.jobs[1].must_end_at, "1970-01-01T12:00:11.000Z", "SQS hides nothing for longer");
         assert_eq!(seen.oldest_sent_at.as_deref(), Some("1970-01-01T00:00:03.000Z"));
         state.let_go("handle of m2");
         assert_eq!(state.snapshot().oldest_sent_at.as_deref(), Some("1970-01-01T00:00:05.000Z"));

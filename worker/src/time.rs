@@ -14,7 +14,7 @@ pub fn date(at: Timestamp) -> String {
 
 /// Seconds from `from` to `to`; 0 where clocks of two machines disagree.
 pub fn seconds_between(from: Timestamp, to: Timestamp) -> f64 {
-    (to.as_millisecond() - from.as_millisecond()).max(0) as f64 / 1000.0
+    (to.as_microsecond() - from.as_microsecond()).max(0) as f64 / 1e6
 }
 
 #[cfg(test)]

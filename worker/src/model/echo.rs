@@ -27,11 +27,11 @@ pub struct EchoRequest {
 impl Request for EchoRequest {
     /// Any input will do; an object's `milliseconds`, where it has one, overrides the consumer's.
     fn decode(input: &Input, defaults: &Map<String, Value>, _seed: u64) -> Result<Self, InvalidInput> {
-        let (value, after) = match input {
-            Input::Object(object) => (Value::Object(object.clone()), milliseconds(Fields::new(input, "", defaults))?),
-            Input::Text(text) => (Value::from(text.as_str()), milliseconds(Fields::of_defaults(defaults))?),
+        let after = match input {
+            Input::Object(_) | Input::Call { .. } => milliseconds(Fields::new(input, "", defaults))?,
+            Input::Text(_) => milliseconds(Fields::of_defaults(defaults))?,
         };
-        Ok(Self { value, after })
+        Ok(Self { value: input.value(), after })
     }
 
     fn batch_key(&self) -> u64 {

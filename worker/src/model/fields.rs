@@ -23,6 +23,8 @@ pub type Names = &'static [&'static str];
 #[derive(Debug)]
 pub struct Fields<'a> {
     job: Cow<'a, Map<String, Value>>,
+    /// The main field, where it is given twice: as the argument of a call and by name.
+    twice: Option<String>,
     defaults: &'a Map<String, Value>,
     asked: Vec<Names>,
 }
@@ -36,16 +38,22 @@ struct Found<'a> {
 impl<'a> Fields<'a> {
     /// The fields of a job's input. A text is the field `main`.
     pub fn new(input: &'a Input, main: &str, defaults: &'a Map<String, Value>) -> Self {
-        let job = match input {
-            Input::Object(object) => Cow::Borrowed(object),
-            Input::Text(text) => Cow::Owned(Map::from_iter([(main.to_owned(), Value::from(text.as_str()))])),
+        let with_main = |text: &str, fields: &Map<String, Value>| {
+            let mut fields = fields.clone();
+            let replaced = fields.insert(main.to_owned(), text.into());
+            (Cow::Owned(fields), replaced.map(|_| main.to_owned()))
         };
-        Self { job, defaults, asked: Vec::new() }
+        let (job, twice) = match input {
+            Input::Object(object) => (Cow::Borrowed(object), None),
+            Input::Text(text) => with_main(text, &Map::new()),
+            Input::Call { text, fields } => with_main(text, fields),
+        };
+        Self { job, twice, defaults, asked: Vec::new() }
     }
 
     /// The defaults alone, as a job that says nothing would meet them.
     pub fn of_defaults(defaults: &'a Map<String, Value>) -> Self {
-        Self { job: Cow::Owned(Map::new()), defaults, asked: Vec::new() }
+        Self { job: Cow::Owned(Map::new()), twice: None, defaults, asked: Vec::new() }
     }
 
     /// A text.
@@ -89,6 +97,9 @@ impl<'a> Fields<'a> {
 
     /// Refuses every field that was not asked for, in the job and in the defaults.
     pub fn finish(self) -> Result<(), InvalidInput> {
+        if let Some(main) = self.twice {
+            return Err(InvalidInput::field(main, "is given twice: as the argument and by name"));
+        }
         let unknown = |map: &Map<String, Value>, prefix: &str| {
             let stray = map.keys().find(|key| !self.asked.iter().any(|names| names.contains(&key.as_str())))?;
             Some(InvalidInput::field(format!("{prefix}{stray}"), self.unknown_message(stray)))
@@ -264,6 +275,16 @@ mod tests {
         let input = Input::Text("a cat".into());
         let read = read(Fields::new(&input, "prompt", &Map::new())).unwrap();
         assert_eq!(read.prompt.as_deref(), Some("a cat"));
+    }
+
+    #[test]
+    fn a_call_is_the_main_field_and_others() {
+        let call = |fields| Input::Call { text: "a cat".into(), fields: object(fields) };
+        let (good, twice) = (call(json!({"steps": 3})), call(json!({"prompt": "a dog"})));
+        let wanted = Read { prompt: Some("a cat".into()), steps: Some(3), ..Read::default() };
+        assert_eq!(read(Fields::new(&good, "prompt", &Map::new())).unwrap(), wanted);
+        let error = read(Fields::new(&twice, "prompt", &Map::new())).unwrap_err();
+        assert_eq!(error.to_string(), "prompt: is given twice: as the argument and by name");
     }
 
     #[test]

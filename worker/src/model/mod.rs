@@ -23,6 +23,24 @@ pub enum Input {
     Text(String),
     /// The task's input as a JSON object, in the job's own field names.
     Object(Map<String, Value>),
+    /// A call with one argument and fields by name.
+    Call {
+        /// The task's main field.
+        text: String,
+        /// The others.
+        fields: Map<String, Value>,
+    },
+}
+
+impl Input {
+    /// As JSON: a call is the list of its text and its fields.
+    pub fn value(&self) -> Value {
+        match self {
+            Self::Text(text) => Value::from(text.as_str()),
+            Self::Object(object) => Value::Object(object.clone()),
+            Self::Call { text, fields } => Value::Array(vec![text.as_str().into(), fields.clone().into()]),
+        }
+    }
 }
 
 /// Why an input can never run: which field, and what would be right.

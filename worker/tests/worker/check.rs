@@ -30,7 +30,7 @@ async fn says_that_all_is_well() {
             "ok    model: Echo is loaded and has inferred once".to_owned(),
         ];
         assert_eq!((plain.status.code(), lines(&plain)), (Some(0), wanted.clone()));
-        wanted.insert(2, "ok    bucket: an object was put and deleted".to_owned());
+        wanted.insert(2, "ok    bucket: an object was put, kept against a second put, and deleted".to_owned());
         let write = check(lab, &lab.settings(json!({})), &["--write"]).await;
         assert_eq!((write.status.code(), lines(&write)), (Some(0), wanted));
         assert!(lab.keys().await.is_empty());

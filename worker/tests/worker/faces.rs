@@ -52,8 +52,10 @@ const LABELS: &[(&str, &[&str])] = &[
     ("namespace", &["tests"]),
     ("consumer", &["echo"]),
     ("task", &["Echo"]),
-    ("outcome", &["ok", "error", "completed", "failed", "expired", "already_done", "returned", "lease_lost"]),
-    ("phase", &["queued", "waited", "inference", "upload", "total"]),
+    ("outcome", &["ok", "error", "completed", "failed", "expired", "already_done", "returned", "lease_lost", "nothing"]),
+    ("phase", &["queued", "waited", "batch", "inference", "upload", "commit", "ack", "total"]),
+    ("reason", &["told", "expired"]),
+    ("channel", &["reply", "callback"]),
     ("state", &["busy", "idle", "starting"]),
     (
         "operation",

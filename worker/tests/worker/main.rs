@@ -9,13 +9,18 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod lab;
+// shared with tests/model: each uses a part of it
+#[allow(dead_code)]
 mod program;
+mod receiver;
 mod wait;
 
+mod announce;
 mod check;
 mod consume;
 mod dependencies;
 mod faces;
+mod forms;
 mod invalid;
 mod killed;
 mod leases;
@@ -23,3 +28,4 @@ mod model;
 mod outages;
 mod policy;
 mod stop;
+mod traces;

@@ -171,6 +171,13 @@ impl Worker {
         assert!(told.success());
     }
 
+    /// Sends a second SIGTERM, to a worker that may have ended meanwhile.
+    pub async fn hurry(&mut self) {
+        if self.is_running() {
+            self.signal(Signal::Term).await;
+        }
+    }
+
     /// Waits for its end.
     pub async fn ended(&mut self) -> ExitStatus {
         let name = self.name.clone();

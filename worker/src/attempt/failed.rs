@@ -1,0 +1,124 @@
+//! A job that was not completed: its record, and what becomes of its message.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use millrace_api::{JobStatus, RecordError, ResultRecord};
+use tokio_util::sync::CancellationToken;
+
+use super::{Attempt, Ended};
+use crate::deliver::Commit;
+use crate::failure::{Circumstances, Failure, Fate, JOB_ID_REUSED, Treatment};
+use crate::job::{JobHead, Rejected};
+use crate::metrics::Outcome;
+use crate::model::Request;
+use crate::pipeline::Pipeline;
+use crate::store::GivenUp;
+use crate::telemetry::JobSpan;
+use crate::time::seconds_between;
+
+/// Longest that a worker which stops takes for the record of a job that it gives up.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+impl<R: Request> Pipeline<R> {
+    /// What failures depend on here and now.
+    pub(crate) fn circumstances(&self, attempt: &Attempt<'_>) -> Circumstances {
+        let redrive = self.redrive.borrow();
+        let queue = &self.config.worker.queue;
+        let age = seconds_between(attempt.message.sent_at, Timestamp::now());
+        Circumstances {
+            receive_count: attempt.message.receive_count,
+            max_receive_count: redrive.max_receive_count,
+            dead_letter_queue: redrive.dead_letter_url.is_some(),
+            invalid_input: queue.invalid_input,
+            retry: queue.retry,
+            retention_left: redrive.retention.saturating_sub(Duration::from_secs_f64(age)),
+            jitter: rand::random(),
+        }
+    }
+
+    /// A message that is no job.
+    pub(crate) async fn reject(&self, attempt: &Attempt<'_>, rejected: Rejected) -> Ended {
+        let Rejected { head, code, error } = rejected;
+        self.state.name_job(&attempt.message.receipt_handle, &head.id, None);
+        let span = JobSpan::start(&self.queue.url, attempt.message, &head);
+        let ended = self.fail(attempt, &head, Failure::Invalid { code, error }, Duration::ZERO, &span).await;
+        Ended { span, ..ended }
+    }
+
+    /// What a job that was not completed gets: its record, and its message a place.
+    pub(super) async fn fail(
+        &self,
+        attempt: &Attempt<'_>,
+        head: &JobHead,
+        failure: Failure,
+        spent: Duration,
+        span: &JobSpan,
+    ) -> Ended {
+        let (job_id, message_id) = (&head.id, &attempt.message.id);
+        let outcome = match &failure {
+            Failure::LeaseLost => Outcome::LeaseLost,
+            Failure::Expired => Outcome::Expired,
+            _ => Outcome::Returned,
+        };
+        match &failure {
+            Failure::Model(why) => tracing::warn!(job_id, message_id, why, "the model failed"),
+            Failure::Unannounced(why) => tracing::warn!(job_id, message_id, why, "done, but who asked could not be told"),
+            _ => {}
+        }
+        let stopping = failure == Failure::Stopping;
+        let Treatment { record, fate } = failure.treatment(&self.circumstances(attempt));
+        self.metrics.wasted(outcome, spent);
+        let Some((status, error)) = record else { return Ended::new(outcome, fate) };
+
+        let outcome = if status == JobStatus::Failed { Outcome::Failed } else { outcome };
+        if let Some(RecordError { code, message, field }) = &error {
+            tracing::warn!(job_id, message_id, code, field, "failed: {message}");
+            span.failed(code, message);
+        }
+        let failed = status == JobStatus::Failed;
+        let record = ResultRecord {
+            error: error.clone(),
+            body: failed.then(|| attempt.message.body.clone()),
+            ..self.record(attempt, head, status, Self::timings(attempt))
+        };
+        // a worker that stops has given everything else up
+        let farewell = CancellationToken::new();
+        let give_up = if stopping { &farewell } else { attempt.give_up };
+        let committing = self.commit_failure(&record, give_up);
+        let patience = if stopping { FAREWELL } else { Duration::MAX };
+        let Ok(committed) = tokio::time::timeout(patience, committing).await else {
+            return Ended::new(Outcome::Returned, fate);
+        };
+        match committed {
+            Err(GivenUp) => attempt.given_up(),
+            Ok(Commit::AlreadyFinal(there)) => match self.announce(attempt, head, &there).await {
+                Ok(()) => Ended::new(Outcome::AlreadyDone, Fate::Delete),
+                Err(_) => attempt.given_up(),
+            },
+            Ok(Commit::Written | Commit::IdTaken) => {
+                let told = if stopping { Ok(()) } else { self.announce(attempt, head, &record).await };
+                match told {
+                    Ok(()) => {}
+                    Err(Failure::Unannounced(why)) => {
+                        tracing::error!(job_id, why, "failed, and who asked could not be told; the record says it");
+                    }
+                    Err(_) => return attempt.given_up(),
+                }
+                let dead_letter = error.map(|error| (head.raw_id.clone(), error));
+                Ended { dead_letter, ..Ended::new(outcome, fate) }
+            }
+        }
+    }
+
+    async fn commit_failure(&self, record: &ResultRecord, give_up: &CancellationToken) -> Result<Commit, GivenUp> {
+        let reused = record.error.as_ref().is_some_and(|error| error.code == JOB_ID_REUSED);
+        if !reused {
+            match self.store.commit(record, give_up).await? {
+                Commit::IdTaken => {}
+                committed => return Ok(committed),
+            }
+        }
+        self.store.commit_beside(record, give_up).await
+    }
+}

@@ -1,0 +1,369 @@
+//! One attempt at one job, told in order: done before? due? suspect? infer, upload, commit, announce.
+
+mod failed;
+mod record;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use futures::{StreamExt, TryStreamExt};
+use jiff::Timestamp;
+use millrace_api::{JobStatus, RecordError, RecordOutput, ResultRecord, Timings};
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use crate::announce::AnnounceError;
+use crate::batch::Done;
+use crate::deliver::{Commit, DeliverError, Place};
+use crate::failure::{Failure, Fate, JOB_ID_REUSED};
+use crate::inputs::ReadError;
+use crate::job::{Job, JobHead};
+use crate::lease::CEILING;
+use crate::message::Message;
+use crate::metrics::{Outcome, Phase};
+use crate::model::{Cancel, InvalidInput, Product, Request, RunError};
+use crate::pipeline::{Pipeline, Seat};
+use crate::store::GivenUp;
+use crate::suspect::Suspicion;
+use crate::telemetry::JobSpan;
+use crate::time::seconds_between;
+
+/// Outputs of one job that are put at a time.
+const PUTS: usize = 4;
+/// Longest that a job may take: SQS's ceiling, less what its record and its verdict need.
+const BEFORE_CEILING: Duration = CEILING.saturating_sub(Duration::from_mins(2));
+
+/// One delivery of one message.
+pub(crate) struct Attempt<'a> {
+    pub(crate) message: &'a Message,
+    /// Lease lost or worker stopping.
+    pub(crate) give_up: &'a CancellationToken,
+    /// Lease lost.
+    pub(crate) lost: &'a CancellationToken,
+}
+
+/// How a job, or a message with all of its jobs, ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) outcome: Outcome,
+    pub(crate) fate: Fate,
+    /// The job's id and error for the dead-letter queue, where that is the message's fate.
+    pub(crate) dead_letter: Option<(String, RecordError)>,
+    /// Ends with the message's verdict.
+    pub(crate) span: JobSpan,
+}
+
+impl Ended {
+    fn new(outcome: Outcome, fate: Fate) -> Self {
+        Self { outcome, fate, dead_letter: None, span: JobSpan::default() }
+    }
+
+    pub(crate) fn nothing_to_do() -> Self {
+        Self::new(Outcome::Nothing, Fate::Delete)
+    }
+
+    /// The end of a message with two jobs: whatever keeps it longer.
+    pub(crate) fn and(self, other: Self) -> Self {
+        let (keeps, goes) = if self.fate >= other.fate { (self, other) } else { (other, self) };
+        goes.span.ended(goes.outcome);
+        Self { fate: keeps.fate.and(goes.fate), ..keeps }
+    }
+}
+
+impl Attempt<'_> {
+    /// Why it was given up.
+    pub(crate) fn reason(&self) -> Failure {
+        if self.lost.is_cancelled() { Failure::LeaseLost } else { Failure::Stopping }
+    }
+
+    pub(crate) fn given_up(&self) -> Ended {
+        if self.lost.is_cancelled() {
+            Ended::new(Outcome::LeaseLost, Fate::Leave)
+        } else {
+            Ended::new(Outcome::Returned, Fate::Return(0))
+        }
+    }
+}
+
+/// One job's way through its attempt.
+struct Work<'a> {
+    attempt: &'a Attempt<'a>,
+    seat: Seat<'a>,
+    held_since: Instant,
+    span: JobSpan,
+    /// Of the device's time, as long as it is not committed.
+    spent: Duration,
+}
+
+/// A job that was computed, and how long that took.
+struct Computed {
+    products: Vec<Product>,
+    timings: Timings,
+    batched: Duration,
+}
+
+impl<R: Request> Pipeline<R> {
+    /// Sees one job of a message through, from decoded to announced.
+    pub(crate) async fn run_job<'a>(
+        &self,
+        attempt: &'a Attempt<'a>,
+        job: Job,
+        seat: Seat<'a>,
+        held_since: Instant,
+    ) -> Ended {
+        let head = job.head.clone();
+        let span = JobSpan::start(&self.queue.url, attempt.message, &head);
+        let mut work = Work { attempt, seat, held_since, span, spent: Duration::ZERO };
+        let ended = self.run(&mut work, job).await;
+        let Work { seat, span, spent, .. } = work;
+        drop(seat);
+        let ended = match ended {
+            Ok(outcome) => {
+                self.metrics.wasted(outcome, spent);
+                Ended::new(outcome, Fate::Delete)
+            }
+            Err(failure) => self.fail(attempt, &head, failure, spent, &span).await,
+        };
+        Ended { span, ..ended }
+    }
+
+    async fn run(&self, work: &mut Work<'_>, job: Job) -> Result<Outcome, Failure> {
+        let attempt = work.attempt;
+        let given_up = |_: GivenUp| attempt.reason();
+        let message = attempt.message;
+        // a first receive under SQS's own id can have no record: a healthy job pays for no look-up
+        let look = message.receive_count > 1 || job.head.id_is_producers;
+        let found = if look { self.store.find(&job.head.id, attempt.give_up).await.map_err(given_up)? } else { None };
+        let retried = found.is_some();
+        if let Some(there) = found.map(|found| found.record) {
+            if there.input_sha256 != job.head.input_sha256 || there.consumer != self.owner() {
+                return Err(reused(&job.head));
+            }
+            if there.status.is_final() {
+                tracing::info!(job_id = job.head.id, "done before; deleted without inference");
+                self.announce(attempt, &job.head, &there).await?;
+                return Ok(Outcome::AlreadyDone);
+            }
+        }
+        self.wait_until_due(work, &job.head).await?;
+
+        let job = match job.object().cloned() {
+            None => job,
+            Some(object) => match self.inputs.read(&object, attempt.give_up).await {
+                Ok(content) => job.with_content(&content)?,
+                Err(ReadError::GivenUp) => return Err(attempt.reason()),
+                Err(ReadError::Invalid(error)) => return Err(error.into()),
+            },
+        };
+        let requests: Vec<R> = job.requests(&self.config.worker.model.parameters)?;
+        if message.receive_count == 1 {
+            return self.complete(work, &job, requests, retried).await;
+        }
+        let suspicion = self.notes.read(&job.head, attempt.give_up).await.map_err(given_up)?;
+        let alone = match suspicion {
+            Suspicion::None => None,
+            Suspicion::Poison { crashes } => {
+                self.notes.take_away(&job.head).await;
+                return Err(Failure::CrashPoison { crashes });
+            }
+            Suspicion::Alone { crashes } => {
+                let job_id = &job.head.id;
+                tracing::warn!(job_id, crashes, "a worker died over this job, or beside it: it runs alone");
+                tokio::select! {
+                    alone = work.seat.alone(&self.slots) => alone,
+                    () = attempt.give_up.cancelled() => return Err(attempt.reason()),
+                }
+            }
+        };
+        self.notes.leave(&job.head, suspicion, attempt.give_up).await.map_err(given_up)?;
+        let ended = self.complete(work, &job, requests, retried).await;
+        drop(alone);
+        // whoever has the message now has a note of his own there
+        if !matches!(ended, Err(Failure::LeaseLost)) {
+            self.notes.take_away(&job.head).await;
+        }
+        ended
+    }
+
+    /// Neither too late nor too early. What is too early at its last receive waits here: SQS would not give it again.
+    async fn wait_until_due(&self, work: &Work<'_>, head: &JobHead) -> Result<(), Failure> {
+        let attempt = work.attempt;
+        let now = Timestamp::now();
+        if head.deadline.is_some_and(|deadline| deadline <= now) {
+            return Err(Failure::Expired);
+        }
+        let early = head.not_before.map_or(0.0, |at| seconds_between(now, at));
+        if early <= 0.0 {
+            return Ok(());
+        }
+        let early = Duration::from_secs_f64(early);
+        let at = self.circumstances(attempt);
+        if at.receive_count < at.max_receive_count {
+            // a whole second, or it would come back too early once more
+            return Err(Failure::TooEarly(early + Duration::from_secs(1)));
+        }
+        tokio::select! {
+            () = work.seat.aside(&self.slots, tokio::time::sleep(early)) => Ok(()),
+            () = attempt.give_up.cancelled() => Err(attempt.reason()),
+        }
+    }
+
+    /// From the model to the delete: what a job is here for.
+    async fn complete(
+        &self,
+        work: &mut Work<'_>,
+        job: &Job,
+        requests: Vec<R>,
+        retried: bool,
+    ) -> Result<Outcome, Failure> {
+        let (attempt, head) = (work.attempt, &job.head);
+        let pending = async {
+            if attempt.message.receive_count == 1 && self.announcer.wanted(&head.announce) {
+                self.announcer.pending(attempt.message, head).await;
+            }
+        };
+        let (computed, ()) = tokio::join!(self.compute(work, job, requests), pending);
+        let Computed { products, mut timings, batched } = computed?;
+        // the slot is free for the next job as soon as this one's results have a place to wait for S3
+        let _place = tokio::select! {
+            permit = self.deliveries.acquire() => permit.ok(),
+            () = attempt.give_up.cancelled() => return Err(attempt.reason()),
+        };
+        work.seat.leave();
+
+        let uploading = Instant::now();
+        let seed = products.first().and_then(|p| p.seed);
+        let uploaded = self.upload(attempt, head, products, retried).await;
+        let (outputs, value) = uploaded.map_err(|error| error.failure(attempt.reason()))?;
+        work.span.phase(Phase::Upload, uploading);
+        timings.upload_seconds = uploading.elapsed().as_secs_f64();
+        timings.total_seconds = seconds_between(attempt.message.sent_at, Timestamp::now());
+        let record = ResultRecord { outputs, value, seed, ..self.record(attempt, head, JobStatus::Completed, timings) };
+        let committing = Instant::now();
+        let outcome = match self.store.commit(&record, attempt.give_up).await.map_err(|GivenUp| attempt.reason())? {
+            Commit::Written => Outcome::Completed,
+            Commit::AlreadyFinal(_) => Outcome::AlreadyDone,
+            Commit::IdTaken => return Err(reused(head)),
+        };
+        if outcome == Outcome::Completed {
+            work.spent = Duration::ZERO;
+        }
+        self.announce(attempt, head, &record).await?;
+        work.span.phase(Phase::Commit, committing);
+        for (phase, seconds) in [
+            (Phase::Waited, timings.waited_seconds - batched.as_secs_f64()),
+            (Phase::Batch, batched.as_secs_f64()),
+            (Phase::Inference, timings.inference_seconds),
+            (Phase::Upload, timings.upload_seconds),
+            (Phase::Commit, committing.elapsed().as_secs_f64()),
+            (Phase::Total, timings.total_seconds),
+        ] {
+            self.metrics.phase(phase, seconds);
+        }
+        let message_id = &attempt.message.id;
+        tracing::info!(job_id = head.id, message_id, seconds = timings.total_seconds, "completed");
+        Ok(outcome)
+    }
+
+    /// Runs a job's requests in the model, until its deadline or SQS's ceiling.
+    async fn compute(&self, work: &mut Work<'_>, job: &Job, requests: Vec<R>) -> Result<Computed, Failure> {
+        let (attempt, held_since, head) = (work.attempt, work.held_since, &job.head);
+        let cancel = Cancel::default();
+        let run = |request| self.batcher.run(Arc::new(request), head.priority, cancel.clone());
+        let all = join_all(requests.into_iter().map(run));
+        tokio::pin!(all);
+        let deadline = head.deadline.map(|at| Duration::from_secs_f64(seconds_between(Timestamp::now(), at)));
+        let ceiling = BEFORE_CEILING.saturating_sub(attempt.message.polled.elapsed());
+        let (end, why) = match deadline.filter(|deadline| *deadline < ceiling) {
+            Some(deadline) => (deadline, Failure::Expired),
+            None => (ceiling, Failure::TooLong),
+        };
+        let (done, cut) = tokio::select! {
+            done = &mut all => (done, None),
+            cut = async {
+                tokio::select! {
+                    () = attempt.give_up.cancelled() => attempt.reason(),
+                    () = tokio::time::sleep(end) => why,
+                }
+            } => {
+                cancel.cancel();
+                (all.await, Some(cut))
+            }
+        };
+        work.spent = done.iter().map(|d| d.share).sum();
+        if let Some(cut) = cut {
+            return Err(cut);
+        }
+        let began = done.iter().map(|d| d.began).min().map_or(held_since, tokio::time::Instant::into_std);
+        let ended = done.iter().map(|d| d.began + d.took).max().map_or(began, tokio::time::Instant::into_std);
+        let since = done.iter().map(|d| d.since).min().map_or(began, tokio::time::Instant::into_std);
+        let could_begin = done.iter().map(|d| d.could_begin).min().map_or(began, tokio::time::Instant::into_std);
+        let products = products(job, done, attempt)?;
+        work.span.phase_between(Phase::Waited, held_since, since);
+        work.span.phase_between(Phase::Batch, since, began);
+        work.span.phase_between(Phase::Inference, began, ended);
+        // a job that was received while the batch before it ran holds no slot of its own until that has ended
+        self.state.served(could_begin.max(held_since).elapsed());
+        let timings = Timings {
+            waited_seconds: began.saturating_duration_since(held_since).as_secs_f64(),
+            inference_seconds: (ended - began).as_secs_f64(),
+            ..Self::timings(attempt)
+        };
+        Ok(Computed { products, timings, batched: began.saturating_duration_since(since) })
+    }
+
+    async fn upload(
+        &self,
+        attempt: &Attempt<'_>,
+        head: &JobHead,
+        products: Vec<Product>,
+        replace: bool,
+    ) -> Result<(Vec<RecordOutput>, Option<Value>), DeliverError> {
+        let mut values: Vec<Value> = products.iter().filter_map(|p| p.value.clone()).collect();
+        let value = if products.len() > 1 && !values.is_empty() { Some(Value::Array(values)) } else { values.pop() };
+        let outputs: Vec<_> = products.into_iter().flat_map(|p| p.outputs).collect();
+        let count = outputs.len();
+        let put = |(index, output)| {
+            let place = Place { head, message: attempt.message, index, count };
+            async move { self.store.put_output(place, &output, replace, attempt.give_up).await }
+        };
+        let puts: Vec<_> = outputs.into_iter().enumerate().map(put).collect();
+        Ok((futures::stream::iter(puts).buffered(PUTS).try_collect().await?, value))
+    }
+
+    async fn announce(&self, attempt: &Attempt<'_>, head: &JobHead, record: &ResultRecord) -> Result<(), Failure> {
+        if !self.announcer.wanted(&head.announce) {
+            return Ok(());
+        }
+        let uri = self.store.record_uri(&record.job_id);
+        let told = self.announcer.result(attempt.message, &head.announce, record, &uri, attempt.give_up).await;
+        told.map_err(|error| match error {
+            AnnounceError::GivenUp => attempt.reason(),
+            AnnounceError::Refused(why) => Failure::Unannounced(why),
+        })
+    }
+}
+
+fn reused(head: &JobHead) -> Failure {
+    let what = format!("{} was used before for another input or by another consumer; send a new id", head.id);
+    Failure::Invalid { code: JOB_ID_REUSED, error: InvalidInput::field("job_id", what) }
+}
+
+/// Every request's product, or the failure that decides for the job.
+fn products(job: &Job, done: Vec<Done>, attempt: &Attempt<'_>) -> Result<Vec<Product>, Failure> {
+    let mut products = Vec::with_capacity(done.len());
+    let mut failure = None;
+    for (index, one) in done.into_iter().enumerate() {
+        match one.result {
+            Ok(product) => products.push(product),
+            Err(RunError::Cancelled) => return Err(attempt.reason()),
+            Err(RunError::Invalid(error)) => return Err(job.at(index, error).into()),
+            Err(RunError::Model(why)) => failure = Some(Failure::Model(why)),
+            Err(RunError::OutOfMemory(why)) => {
+                failure = Some(Failure::Model(format!("out of memory, even alone in its batch: {why}")));
+            }
+        }
+    }
+    failure.map_or(Ok(products), Err)
+}
