@@ -1,17 +1,22 @@
-//! A LocalStack's queues and buckets, made and filled anew for every run, so that no run meets another's leftovers.
+//! A server's queues and buckets, made and filled anew for every run, so that no run meets another's leftovers.
+
+use std::time::Duration;
 
 use anyhow::Context as _;
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_sqs::types::{QueueAttributeName as Attribute, SendMessageBatchRequestEntry as Entry};
+use futures::{StreamExt as _, TryStreamExt as _};
 
-/// LocalStack's only region here.
+/// The servers' only region here.
 pub const REGION: &str = "us-east-1";
-/// What LocalStack takes for both halves of a key.
+/// What they take for both halves of a key.
 pub const KEY: &str = "test";
 /// Most entries of one SQS batch call.
 pub const BATCH: usize = 10;
+/// Calls at once while a queue is filled.
+const FILLING: usize = 4;
 
-/// Clients of one LocalStack.
+/// Clients of one server.
 #[derive(Debug, Clone)]
 pub struct Aws {
     /// Where it listens.
@@ -66,46 +71,74 @@ impl Aws {
 
     /// The same with `messages` prompts in the queue.
     pub async fn work(&self, name: &str, messages: usize) -> anyhow::Result<Work> {
-        let work = self.empty(name).await?;
-        for first in (0..messages).step_by(BATCH) {
-            let entry = |n: usize| {
-                let body = format!(r#"{{"prompt":"a lighthouse at night, number {n}"}}"#);
-                Entry::builder().id(n.to_string()).message_body(body).build()
-            };
-            let entries: Result<Vec<_>, _> = (first..messages.min(first + BATCH)).map(entry).collect();
-            let call = self.sqs.send_message_batch().queue_url(&work.queue_url).set_entries(Some(entries?));
-            let sent = call.send().await.with_context(|| format!("cannot fill queue {name}"))?;
-            anyhow::ensure!(sent.failed.is_empty(), "cannot fill queue {name}: {:?}", sent.failed);
-        }
-        Ok(Work { messages, ..work })
+        let work = Work { messages, ..self.empty(name).await? };
+        let calls: Vec<_> = (0..messages).step_by(BATCH).map(|first| self.send(&work, first)).collect();
+        futures::stream::iter(calls).buffer_unordered(FILLING).try_collect::<()>().await?;
+        Ok(work)
     }
 
-    /// Fails unless every message became one object and left the queue: a run that did less is no measurement.
-    pub async fn verify(&self, work: &Work) -> anyhow::Result<()> {
-        let mut pages = self.s3.list_objects_v2().bucket(&work.bucket).into_paginator().send();
-        let mut records = 0;
-        while let Some(page) = pages.next().await {
-            records += page.with_context(|| format!("cannot list bucket {}", work.bucket))?.contents().len();
+    /// Sends the messages of `work` one after the other, ten at a time, at so many a second.
+    pub async fn pace(&self, work: &Work, per_second: f64) -> anyhow::Result<()> {
+        let mut ticks = tokio::time::interval(Duration::from_secs_f64(BATCH as f64 / per_second));
+        for first in (0..work.messages).step_by(BATCH) {
+            ticks.tick().await;
+            self.send(work, first).await?;
         }
-        let counts = [Attribute::ApproximateNumberOfMessages, Attribute::ApproximateNumberOfMessagesNotVisible];
+        Ok(())
+    }
+
+    /// Sends ten of the messages of `work`, or what is left of them.
+    async fn send(&self, work: &Work, first: usize) -> anyhow::Result<()> {
+        let entry = |n: usize| {
+            let body = format!(r#"{{"prompt":"a lighthouse at night, number {n}"}}"#);
+            Entry::builder().id(n.to_string()).message_body(body).build()
+        };
+        let entries: Result<Vec<_>, _> = (first..work.messages.min(first + BATCH)).map(entry).collect();
+        let call = self.sqs.send_message_batch().queue_url(&work.queue_url).set_entries(Some(entries?));
+        let sent = call.send().await.with_context(|| format!("cannot fill queue {}", work.queue_url))?;
+        anyhow::ensure!(sent.failed.is_empty(), "cannot fill queue {}: {:?}", work.queue_url, sent.failed);
+        Ok(())
+    }
+
+    /// Fails unless `done` messages left the queue, each with an object: a run that did less is no measurement.
+    pub async fn verify(&self, work: &Work, done: usize) -> anyhow::Result<()> {
+        let records = self.objects(&work.bucket).await?.len();
+        let counts = [
+            Attribute::ApproximateNumberOfMessages,
+            Attribute::ApproximateNumberOfMessagesNotVisible,
+            Attribute::ApproximateNumberOfMessagesDelayed,
+        ];
         let call = self.sqs.get_queue_attributes().queue_url(&work.queue_url);
         let answer = call.set_attribute_names(Some(counts.into())).send().await;
         let answer = answer.with_context(|| format!("cannot read queue {}", work.queue_url))?;
-        let left: Vec<_> = answer.attributes.unwrap_or_default().into_values().filter(|count| count != "0").collect();
+        let counts = answer.attributes.unwrap_or_default();
+        let left: usize = counts.values().filter_map(|count| count.parse::<usize>().ok()).sum();
+        // one that stops for lack of time may have put what it did not come to delete
+        let recorded = if done == work.messages { records == done } else { records >= done };
         anyhow::ensure!(
-            records == work.messages && left.is_empty(),
-            "{}: {} messages left {records} records, and in the queue {left:?}; this run measured nothing",
+            recorded && left + done == work.messages,
+            "{}: of {} messages {done} are told to be done; there are {records} records, and {left} messages in the queue; this run measured nothing",
             work.bucket,
             work.messages,
         );
         Ok(())
     }
 
-    /// The first object of a bucket.
-    pub async fn first_object(&self, bucket: &str) -> anyhow::Result<bytes::Bytes> {
-        let page = self.s3.list_objects_v2().bucket(bucket).max_keys(1).send().await?;
-        let key = page.contents().first().and_then(|object| object.key()).context("the bucket is empty")?;
-        let object = self.s3.get_object().bucket(bucket).key(key).send().await?;
+    /// All keys of a bucket.
+    pub async fn objects(&self, bucket: &str) -> anyhow::Result<Vec<String>> {
+        let mut pages = self.s3.list_objects_v2().bucket(bucket).into_paginator().send();
+        let mut keys = Vec::new();
+        while let Some(page) = pages.next().await {
+            let page = page.with_context(|| format!("cannot list bucket {bucket}"))?;
+            keys.extend(page.contents.unwrap_or_default().into_iter().filter_map(|object| object.key));
+        }
+        Ok(keys)
+    }
+
+    /// An object's body.
+    pub async fn object(&self, bucket: &str, key: &str) -> anyhow::Result<bytes::Bytes> {
+        let object = self.s3.get_object().bucket(bucket).key(key).send().await;
+        let object = object.with_context(|| format!("cannot get s3://{bucket}/{key}"))?;
         Ok(object.body.collect().await?.into_bytes())
     }
 

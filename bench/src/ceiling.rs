@@ -1,4 +1,4 @@
-//! What a LocalStack can do at most: a bare loop over the SDK that receives ten, puts ten records and deletes the ten,
+//! What a server can do at most: a bare loop over the SDK that receives ten, puts ten records and deletes the ten,
 //! with nothing between, in as many pipelines at once as serves it best.
 //!
 //! It does what any worker must do and no more: no leases, no decoding, no batching across receives, no retries.
@@ -28,7 +28,8 @@ pub struct Shape {
     pub puts_at_once: usize,
 }
 
-/// The shapes that are tried. LocalStack computes in one Python thread at a time, so there is nothing beyond the last.
+/// The shapes that are tried. LocalStack computes in one Python thread at a time, and the model server answers in less
+/// than a millisecond, so there is nothing beyond the last.
 pub const SHAPES: [Shape; 8] = [
     Shape { pipelines: 1, puts_at_once: 1 },
     Shape { pipelines: 1, puts_at_once: 10 },
@@ -55,6 +56,17 @@ pub enum Part {
     Puts,
     /// Only receive and delete.
     Queue,
+}
+
+impl Part {
+    /// Its name in queues and progress.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::All => "ceiling",
+            Self::Puts => "puts",
+            Self::Queue => "queue",
+        }
+    }
 }
 
 struct Loop {
@@ -94,7 +106,7 @@ pub async fn run(aws: &Aws, work: &Work, record: &Bytes, shape: Shape, part: Par
     let seconds = began.elapsed().as_secs_f64();
     let cpu_seconds = cpu(own)? - cpu_before;
     let sqs_calls = shared.sqs_calls.load(Ordering::Relaxed) as u64;
-    Ok(Run { messages: work.messages, seconds, cpu_seconds, sqs_calls, ..Run::default() })
+    Ok(Run { messages: work.messages, seconds, cpu_seconds: Some(cpu_seconds), sqs_calls, ..Run::default() })
 }
 
 impl Loop {

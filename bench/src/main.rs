@@ -2,15 +2,18 @@
 //!
 //! `bench/run` installs and builds what a measurement needs, then calls this; docs/benchmarks.md says how to read it.
 
+mod arena;
 mod aws;
-mod boto3;
 mod ceiling;
 mod http;
-mod localstack;
 mod operator;
 mod ours;
+mod overhead;
+mod peer;
 mod process;
 mod report;
+mod server;
+mod table;
 mod worker;
 
 use std::process::ExitCode;
@@ -28,7 +31,7 @@ struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Name {
-    /// Messages a second through the worker with engine Echo, beside LocalStack's own ceiling and a boto3 loop.
+    /// Messages a second through the worker with engine Echo, beside Python peers and the server's own ceiling.
     Worker(worker::Args),
     /// Memory and SQS calls of the operator in the cluster while it has one idle consumer.
     Operator(operator::Args),
@@ -45,7 +48,7 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Until it is done or a signal comes. To be dropped is what stops LocalStack and the workers, and removes their folders.
+/// Until it is done or a signal comes. To be dropped is what stops servers, workers and peers, and removes their folders.
 async fn measure(name: Name) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let measured = async {

@@ -10,7 +10,7 @@ use tokio::process::Command;
 use crate::aws::{Aws, KEY, REGION};
 use crate::http::{samples, sum};
 use crate::process::{find, memory, output};
-use crate::report::{Machine, profile, publish, rounded};
+use crate::report::{Extent, Machine, profile, publish, rounded};
 
 const BINARY: &str = "millrace-operator";
 const PODS: &str = "app.kubernetes.io/component=operator,app.kubernetes.io/part-of=millrace";
@@ -78,7 +78,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     result.insert("peers".into(), json!({}));
     result.insert("ratios".into(), json!({}));
     result.insert("versions".into(), json!({ "kubernetes": kubernetes().await? }));
-    publish("operator", &machine, result)
+    publish("operator", &machine, Extent::Whole, result)
 }
 
 struct Measured {

@@ -1,6 +1,6 @@
 //! Our side: the worker as a process of its own, configured as the operator would, with engine Echo.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -9,7 +9,7 @@ use tokio::process::Command;
 
 use crate::aws::{Aws, KEY, REGION, Work};
 use crate::http::{Http, samples};
-use crate::process::{Process, free_port};
+use crate::process::{Memory, Process, free_port};
 use crate::report::Run;
 
 /// How often the worker is looked at until it is ready, which is when the clock starts.
@@ -18,8 +18,17 @@ const LOOK_AT_START: Duration = Duration::from_millis(2);
 const LOOK: Duration = Duration::from_millis(20);
 /// A worker that makes no progress for so long has failed.
 const STALL: Duration = Duration::from_secs(30);
-/// Operations of S3; every other one that the worker counts is of SQS.
-const S3: [&str; 3] = ["PutObject", "GetObject", "HeadObject"];
+/// Words in the names of S3's operations; every other operation that the worker counts is of SQS.
+const S3: [&str; 2] = ["Object", "Bucket"];
+
+/// A run, and the most memory that the worker had in it.
+#[derive(Debug, Clone, Copy)]
+pub struct Measured {
+    /// How it went.
+    pub run: Run,
+    /// The worker's.
+    pub memory: Memory,
+}
 
 /// The parts of `/state` that matter here.
 #[derive(Debug, serde::Deserialize)]
@@ -37,42 +46,73 @@ struct Problem {
     message: String,
 }
 
-/// Has a new worker take all of `work` off its queue. From ready until each message is done and deleted.
-pub async fn run(aws: &Aws, work: &Work, binary: &Path, slots: u32) -> anyhow::Result<Run> {
+/// A worker to be started.
+#[derive(Debug, Clone)]
+pub struct Ours {
+    /// The program.
+    pub binary: PathBuf,
+    /// Jobs that it holds at a time.
+    pub slots: u32,
+}
+
+impl Ours {
+    /// Has a new worker take all of `work` off its queue. From ready until each message is done and deleted.
+    pub async fn run(&self, aws: &Aws, work: &Work) -> anyhow::Result<Measured> {
+        run(self, aws, work, std::future::ready(Ok(()))).await
+    }
+
+    /// The same while the messages come in, so many a second, from when the worker is ready.
+    pub async fn run_paced(&self, aws: &Aws, work: &Work, per_second: f64) -> anyhow::Result<Measured> {
+        run(self, aws, work, aws.pace(work, per_second)).await
+    }
+}
+
+async fn run(
+    ours: &Ours,
+    aws: &Aws,
+    work: &Work,
+    feed: impl Future<Output = anyhow::Result<()>>,
+) -> anyhow::Result<Measured> {
     let (dir, port) = (tempfile::tempdir()?, free_port()?);
     let config = dir.path().join("worker.yaml");
     // JSON is YAML
     let text = json!({
         "consumer": { "namespace": "bench", "name": "echo" },
         "queue": { "url": work.queue_url, "region": REGION, "endpoint": aws.endpoint, "visibilityTimeoutSeconds": 120 },
-        "model": { "task": "Echo", "batch": { "maxSize": slots, "maxWaitMilliseconds": 0 } },
+        "model": { "task": "Echo", "batch": { "maxSize": ours.slots, "maxWaitMilliseconds": 0 } },
         "output": { "bucket": work.bucket, "region": REGION, "endpoint": aws.endpoint, "forcePathStyle": true },
         "http": { "port": port },
     });
     std::fs::write(&config, text.to_string())?;
-    let mut command = Command::new(binary);
+    let mut command = Command::new(&ours.binary);
     command.args(["run", "--config"]).arg(&config);
     command.env("AWS_ACCESS_KEY_ID", KEY).env("AWS_SECRET_ACCESS_KEY", KEY);
     for variable in ["AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"] {
         command.env_remove(variable);
     }
     let process = Process::start("the worker", &mut command, dir.path().join("log"))?;
-    let mut worker = Worker { process, http: Http::default(), base: format!("http://127.0.0.1:{port}") };
+    let base = format!("http://127.0.0.1:{port}");
+    let mut worker = Worker { process, http: Http::default(), base, memory: Memory::default() };
 
     worker.until(LOOK_AT_START, |state| state.ready).await.context("while it started")?;
     let (began, cpu_before) = (Instant::now(), worker.process.cpu()?);
-    let end = worker.until(LOOK, |s| s.completed + s.failed >= work.messages && s.busy == 0).await?;
+    let done = |state: &State| state.completed + state.failed >= work.messages && state.busy == 0;
+    let (end, ()) = tokio::try_join!(worker.until(LOOK, done), feed)?;
     let seconds = began.elapsed().as_secs_f64();
     let cpu_seconds = worker.process.cpu()? - cpu_before;
     anyhow::ensure!(end.failed == 0, worker.process.complain(&format!("failed {} messages", end.failed)));
 
     let metrics = worker.http.get(&format!("{}/metrics", worker.base)).await?;
     let calls = samples(&String::from_utf8_lossy(&metrics), "millrace_worker_aws_requests_total");
-    let of_sqs = calls.iter().filter(|call| call.label("operation").is_some_and(|name| !S3.contains(&name)));
+    let of_sqs = calls
+        .iter()
+        .filter(|call| call.label("operation").is_some_and(|name| !S3.iter().any(|word| name.contains(word))));
     let sqs_calls = of_sqs.map(|call| call.value).sum::<f64>() as u64;
+    let run = Run { messages: work.messages, seconds, cpu_seconds: Some(cpu_seconds), sqs_calls, ..Run::default() };
+    let measured = Measured { run, memory: worker.memory };
     // it polls an empty queue by now
     worker.process.stop().await?;
-    Ok(Run { messages: work.messages, seconds, cpu_seconds, sqs_calls, ..Run::default() })
+    Ok(measured)
 }
 
 /// How a binary names itself.
@@ -85,6 +125,8 @@ struct Worker {
     process: Process,
     http: Http,
     base: String,
+    /// The most seen.
+    memory: Memory,
 }
 
 impl Worker {
@@ -97,6 +139,7 @@ impl Worker {
             // until it listens there is no answer, and whether it still runs is all that can be asked
             if let Ok(body) = self.http.get(&url).await {
                 let state: State = serde_json::from_slice(&body).context("/state")?;
+                self.memory = self.memory.most(self.process.memory()?);
                 if wanted(&state) {
                     return Ok(state);
                 }

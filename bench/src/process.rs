@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 
 use anyhow::Context as _;
 use tokio::process::{Child, Command};
@@ -52,9 +52,40 @@ impl Process {
         cpu(self.pid)
     }
 
+    /// Its memory, in KiB.
+    pub fn memory(&self) -> anyhow::Result<Memory> {
+        Ok(Memory {
+            resident: memory(self.pid, "VmRSS")?,
+            anonymous: memory(self.pid, "RssAnon")?,
+            file: memory(self.pid, "RssFile")?,
+        })
+    }
+
     /// Kills it and waits until it is gone.
     pub async fn stop(mut self) -> anyhow::Result<()> {
         self.child.kill().await.with_context(|| format!("cannot stop {}", self.name))
+    }
+}
+
+/// Resident memory, in KiB.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// All of it.
+    pub resident: u64,
+    /// What it holds itself.
+    pub anonymous: u64,
+    /// Pages of files that were touched: its binary and libraries.
+    pub file: u64,
+}
+
+impl Memory {
+    /// The most of both, part by part.
+    pub fn most(self, other: Self) -> Self {
+        Self {
+            resident: self.resident.max(other.resident),
+            anonymous: self.anonymous.max(other.anonymous),
+            file: self.file.max(other.file),
+        }
     }
 }
 
@@ -106,7 +137,45 @@ pub fn free_port() -> anyhow::Result<u16> {
 /// A command's output, or an error that quotes what it said.
 pub async fn output(command: &mut Command) -> anyhow::Result<String> {
     let shown = format!("{:?}", command.as_std());
-    let output = command.stdin(Stdio::null()).output().await.with_context(|| format!("cannot run {shown}"))?;
+    let output = command
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output()
+        .await
+        .with_context(|| format!("cannot run {shown}"))?;
+    succeeded(&shown, &output)
+}
+
+/// The same for a command with processes of its own to end: when this is dropped it is asked to end, not killed.
+pub async fn output_or_ask_to_end(command: &mut Command) -> anyhow::Result<String> {
+    let shown = format!("{:?}", command.as_std());
+    let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().with_context(|| format!("cannot run {shown}"))?;
+    let running = AskToEnd(child.id());
+    let output = child.wait_with_output().await;
+    running.ended();
+    succeeded(&shown, &output?)
+}
+
+/// Sends SIGTERM when it is dropped.
+struct AskToEnd(Option<u32>);
+
+impl AskToEnd {
+    fn ended(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for AskToEnd {
+    fn drop(&mut self) {
+        if let Some(pid) = self.0 {
+            // there is nobody left to tell that it failed
+            let _ = std::process::Command::new("kill").arg(pid.to_string()).status();
+        }
+    }
+}
+
+fn succeeded(shown: &str, output: &Output) -> anyhow::Result<String> {
     let said = String::from_utf8_lossy(&output.stderr);
     anyhow::ensure!(output.status.success(), "{shown}: {}: {}", output.status, said.trim());
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())

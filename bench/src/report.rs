@@ -15,13 +15,23 @@ pub struct Run {
     pub messages: usize,
     /// In what time.
     pub seconds: f64,
-    /// CPU time of this side, without LocalStack's.
-    pub cpu_seconds: f64,
-    /// LocalStack's meanwhile.
+    /// CPU time of this side, without the server's; none where it has several processes.
+    pub cpu_seconds: Option<f64>,
+    /// The server's meanwhile.
     #[serde(default)]
-    pub localstack_cpu_seconds: f64,
+    pub server_cpu_seconds: f64,
     /// Calls of SQS.
     pub sqs_calls: u64,
+    /// Messages that were received and not done when it had to stop.
+    #[serde(default)]
+    pub unfinished: usize,
+}
+
+impl Run {
+    /// Messages a second.
+    pub fn rate(&self) -> f64 {
+        self.messages as f64 / self.seconds
+    }
 }
 
 /// One side's runs.
@@ -31,7 +41,7 @@ pub struct Runs(pub Vec<Run>);
 impl Runs {
     /// Messages a second: the median over the runs.
     pub fn rate(&self) -> f64 {
-        self.median(|run| run.messages as f64 / run.seconds)
+        self.median(Run::rate)
     }
 
     /// The median over the runs of some figure.
@@ -51,26 +61,36 @@ impl Runs {
         self.median(|run| run.sqs_calls as f64 / run.messages as f64)
     }
 
-    /// CPU time of this side for one message, in milliseconds.
+    /// CPU time of this side for one message, in milliseconds; NaN if it was not told.
     pub fn cpu_milliseconds(&self) -> f64 {
-        self.median(|run| 1000.0 * run.cpu_seconds / run.messages as f64)
+        self.median(|run| 1000.0 * run.cpu_seconds.unwrap_or(f64::NAN) / run.messages as f64)
     }
 
-    /// CPU time of LocalStack for one message of this side, in milliseconds.
-    pub fn localstack_cpu_milliseconds(&self) -> f64 {
-        self.median(|run| 1000.0 * run.localstack_cpu_seconds / run.messages as f64)
+    /// CPU time of the server for one message of this side, in milliseconds.
+    pub fn server_cpu_milliseconds(&self) -> f64 {
+        self.median(|run| 1000.0 * run.server_cpu_seconds / run.messages as f64)
+    }
+
+    /// Messages received and not done at the end of a run.
+    pub fn unfinished(&self) -> f64 {
+        self.median(|run| run.unfinished as f64)
     }
 
     /// For the result; every run's rate is there, so that the spread can be seen.
     pub fn json(&self) -> Map<String, Value> {
-        let rounds: Vec<_> = self.0.iter().map(|run| rounded(run.messages as f64 / run.seconds)).collect();
+        let rounds: Vec<_> = self.0.iter().map(|run| rounded(run.rate())).collect();
         let mut map = Map::new();
         map.insert("messages_per_second".into(), rounded(self.rate()));
         map.insert("rounds".into(), rounds.into());
         map.insert("sqs_calls_per_message".into(), rounded(self.calls_per_message()));
-        map.insert("cpu_milliseconds_per_message".into(), rounded(self.cpu_milliseconds()));
-        let localstack = rounded(self.localstack_cpu_milliseconds());
-        map.insert("localstack_cpu_milliseconds_per_message".into(), localstack);
+        let cpu = self.cpu_milliseconds();
+        if cpu.is_finite() {
+            map.insert("cpu_milliseconds_per_message".into(), rounded(cpu));
+        }
+        map.insert("server_cpu_milliseconds_per_message".into(), rounded(self.server_cpu_milliseconds()));
+        if self.unfinished() > 0.0 {
+            map.insert("received_but_not_done".into(), rounded(self.unfinished()));
+        }
         map
     }
 }
@@ -126,8 +146,17 @@ impl Machine {
     }
 }
 
-/// Adds what a reader must know to trust a result, writes it to bench/results and prints it as the last line.
-pub fn publish(name: &str, machine: &Machine, result: Map<String, Value>) -> anyhow::Result<()> {
+/// Whether a result may take the place of the one in bench/results.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// All that this measurement has.
+    Whole,
+    /// Some of it was left out, as asked.
+    Part,
+}
+
+/// Adds what a reader must know to trust a result, writes a whole one to bench/results, and prints it as the last line.
+pub fn publish(name: &str, machine: &Machine, extent: Extent, result: Map<String, Value>) -> anyhow::Result<()> {
     let mut whole = Map::new();
     whole.insert("bench".into(), name.into());
     whole.extend(result);
@@ -139,10 +168,14 @@ pub fn publish(name: &str, machine: &Machine, result: Map<String, Value>) -> any
     whole.insert("date".into(), jiff::Timestamp::now().strftime("%Y-%m-%d").to_string().into());
     let whole = Value::Object(whole);
 
-    std::fs::create_dir_all(RESULTS)?;
     let path = Path::new(RESULTS).join(format!("{name}.json"));
-    let text = serde_json::to_string_pretty(&whole)? + "\n";
-    std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    if extent == Extent::Part {
+        eprintln!("{} stays as it is: this was only a part of the measurement", path.display());
+    } else {
+        std::fs::create_dir_all(RESULTS)?;
+        let text = serde_json::to_string_pretty(&whole)? + "\n";
+        std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
     println!("{whole}");
     Ok(())
 }
@@ -163,9 +196,10 @@ mod tests {
         let run = |seconds: &f64| Run {
             messages: 600,
             seconds: *seconds,
-            cpu_seconds: 1.2,
-            localstack_cpu_seconds: 1.8,
+            cpu_seconds: Some(1.2),
+            server_cpu_seconds: 1.8,
             sqs_calls: 120,
+            unfinished: 0,
         };
         Runs(seconds.iter().map(run).collect())
     }
@@ -183,9 +217,17 @@ mod tests {
         let wanted = json!({
             "messages_per_second": 200.0, "rounds": [100.0, 300.0, 200.0],
             "sqs_calls_per_message": 0.2, "cpu_milliseconds_per_message": 2.0,
-            "localstack_cpu_milliseconds_per_message": 3.0,
+            "server_cpu_milliseconds_per_message": 3.0,
         });
         assert_eq!(json, wanted);
+    }
+
+    #[test]
+    fn what_was_not_told_is_not_in_a_result() {
+        let run = Run { messages: 10, seconds: 2.0, unfinished: 90, ..Run::default() };
+        let json = Runs(vec![run]).json();
+        assert!(!json.contains_key("cpu_milliseconds_per_message"));
+        assert_eq!(json["received_but_not_done"], json!(90.0));
     }
 
     #[test]
