@@ -12,7 +12,8 @@ home=$(realpath -m "${MILLRACE_CACHE:-$HOME/.cache/millrace}")
 cache=$home/kind
 bin=$cache/bin                 # only what this machine lacked, so it may come first on PATH
 cluster=millrace
-node=$cluster-control-plane
+node=$cluster-control-plane    # LocalStack and the operator are here
+workers=("$cluster-worker" "$cluster-worker2")
 localstack_port=30566          # of the node, see deploy/localstack.yaml
 mkdir -p "$bin"
 export PATH="$bin:$PATH:/usr/sbin:/sbin" KUBECONFIG="$cache/kubeconfig"    # a file of our own: the user's clusters are not our business
@@ -78,15 +79,15 @@ node_address() { docker inspect --format '{{range .NetworkSettings.Networks}}{{.
 # full_name IMAGE: as containerd writes it
 full_name() { case $1 in */*) echo "docker.io/$1" ;; *) echo "docker.io/library/$1" ;; esac; }
 
-# in_node IMAGE: the digest that `load` noted on the image in the node's containerd, empty where it is not there
+# in_node IMAGE: the digest that was noted on the image in the first node's containerd once all nodes had it, else empty
 in_node() {
   docker exec "$node" ctr --namespace k8s.io images ls "name==$(full_name "$1")" 2>/dev/null |
     grep --only-matching 'dev.millrace/source=[0-9a-f]*' | cut -d= -f2 || true
 }
 
-# into_node IMAGE SOURCE: loads it and notes on it what it was made from
-into_node() {
+# into_nodes IMAGE SOURCE [NODE]: loads it, into all nodes or only that one, and notes on it what it was made from
+into_nodes() {
   say "loading $1 into the cluster (10 to 30 s)"
-  kind load docker-image "$1" --name "$cluster" >"$cache/load.log" 2>&1 || die "kind load: $(tail -n 3 "$cache/load.log")"
+  kind load docker-image "$1" --name "$cluster" ${3:+--nodes "$3"} >"$cache/load.log" 2>&1 || die "kind load: $(tail -n 3 "$cache/load.log")"
   docker exec "$node" ctr --namespace k8s.io images label "$(full_name "$1")" "dev.millrace/source=$2" >/dev/null
 }

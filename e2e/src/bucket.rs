@@ -9,7 +9,7 @@ use millrace_api::{JobStatus, ResultRecord};
 use crate::Lab;
 
 /// A result record, where it was found.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Record {
     /// Its key.
     pub key: String,

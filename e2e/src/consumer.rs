@@ -28,6 +28,11 @@ impl<'a> Consumer<'a> {
         Self { lab, name }
     }
 
+    /// Its place.
+    pub fn lab(&self) -> &Lab {
+        self.lab
+    }
+
     fn api(&self) -> Api<QueueConsumer> {
         self.lab.api()
     }
@@ -121,6 +126,36 @@ impl<'a> Consumer<'a> {
     pub async fn state(&self, pod: &Pod) -> Result<WorkerState> {
         let text = self.lab.ask_pod(&self.lab.name, &name_of(pod), "/state").await?;
         Ok(serde_json::from_str(&text)?)
+    }
+
+    /// The workers that hold a message now.
+    pub async fn holders(&self, message_id: &str) -> Result<Vec<Pod>> {
+        let mut holders = Vec::new();
+        for pod in self.pods().await? {
+            if self.state(&pod).await?.jobs.iter().any(|job| job.message_id == message_id) {
+                holders.push(pod);
+            }
+        }
+        Ok(holders)
+    }
+
+    /// Waits until so many workers hold a message.
+    pub async fn await_holders(&self, message_id: &str, count: usize) -> Result<Vec<Pod>> {
+        eventually(format!("{}: {count} workers hold message {message_id}", self.name), async || {
+            let holders = self.holders(message_id).await?;
+            ensure!(holders.len() == count, "{} do", holders.len());
+            Ok(holders)
+        })
+        .await
+    }
+
+    /// Jobs that its workers completed since they started.
+    pub async fn completed(&self) -> Result<u64> {
+        let mut completed = 0;
+        for pod in self.pods().await? {
+            completed += self.state(&pod).await?.completed;
+        }
+        Ok(completed)
     }
 
     /// Its Events, oldest first, as `reason: message`.

@@ -25,18 +25,29 @@ pub const REGION: &str = "us-east-1";
 pub(crate) const CREDENTIALS: &str = "aws-credentials";
 
 /// GPUs that the consumers of each scenario may ask for together. All scenarios but those of tests/serial run at the
-/// same time, and the node offers 16.
-pub const GPUS: [(&str, i32); 10] = [
+/// same time, and the two nodes for workers offer 16 each.
+pub const GPUS: [(&str, i32); 21] = [
     ("happy-path", 3),
     ("invalid-specs", 1),
     ("bad-messages", 2),
     ("rollout", 2),
-    ("worker-killed", 2),
     ("queue-missing", 1),
     ("delete-consumer", 2),
     ("worker-problems", 2),
     ("worker-starting", 0),
+    ("worker-killed", 2),
+    ("worker-terminated", 0),
+    ("sqs-outage", 2),
+    ("s3-outage", 1),
+    ("slow-s3", 1),
+    ("throttling", 0),
+    ("duplicate-delivery", 2),
+    ("lease-lost", 2),
+    ("poison-message", 2),
+    ("crash-poison", 2),
+    ("fifo-order", 1),
     ("operator-restart", 4),
+    ("drain-node", 2),
 ];
 
 /// No scenario takes longer, even where each of its waits ends just in time.
@@ -169,6 +180,14 @@ impl Lab {
         K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
     {
         Api::namespaced(self.client(), &self.name)
+    }
+
+    /// Objects of one kind that are in no namespace.
+    pub fn all<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<DynamicType = (), Scope = k8s_openapi::ClusterResourceScope>,
+    {
+        Api::all(self.client())
     }
 
     /// Creates a QueueConsumer, as `kubectl create` would.

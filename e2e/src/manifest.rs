@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result};
 use serde_json::{Map, Value, json};
 
 use crate::lab::CREDENTIALS;
-use crate::{IN_CLUSTER, Lab, Model, Queue, REGION};
+use crate::{IN_CLUSTER, Lab, Model, Proxy, Queue, REGION};
 
 /// A QueueConsumer before it is applied.
 #[derive(Debug, Clone)]
@@ -77,6 +77,13 @@ impl Manifest {
             object(at).insert(last.to_owned(), value);
         }
         self
+    }
+
+    /// SQS and S3 through a proxy.
+    #[must_use]
+    pub fn through(self, proxy: &Proxy) -> Self {
+        let endpoint = proxy.endpoint();
+        self.with("/spec/queue/endpoint", endpoint.into()).with("/spec/output/endpoint", endpoint.into())
     }
 
     /// Changes minReplicas and maxReplicas.

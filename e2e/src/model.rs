@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
 use tokio::sync::OnceCell;
 
 use crate::Lab;
@@ -12,15 +13,15 @@ use crate::Lab;
 const BUCKET: &str = "models";
 
 /// A model that is in LocalStack.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Model {
-    folder: &'static str,
+    uri: String,
 }
 
 impl Model {
     /// Where it is.
-    pub fn uri(&self) -> String {
-        format!("s3://{BUCKET}/{}/", self.folder)
+    pub fn uri(&self) -> &str {
+        &self.uri
     }
 }
 
@@ -32,14 +33,22 @@ impl Lab {
     pub async fn model(&self) -> Result<Model> {
         let folder = "tiny-sdxl";
         FIRST.get_or_try_init(|| self.publish(folder, 7)).await?;
-        Ok(Model { folder })
+        Ok(Model { uri: format!("s3://{BUCKET}/{folder}/") })
     }
 
     /// Another one, which draws other pictures.
     pub async fn other_model(&self) -> Result<Model> {
         let folder = "tiny-sdxl-8";
         SECOND.get_or_try_init(|| self.publish(folder, 8)).await?;
-        Ok(Model { folder })
+        Ok(Model { uri: format!("s3://{BUCKET}/{folder}/") })
+    }
+
+    /// One that is good for every prompt without the word `z`, which makes pictures of NaN.
+    pub async fn spoiled_model(&self) -> Result<Model> {
+        let made = make(7)?;
+        spoil(made.path())?;
+        self.upload_folder(&self.name, "spoiled/", made.path()).await?;
+        Ok(Model { uri: format!("s3://{}/spoiled/", self.name) })
     }
 
     /// The same seed makes the same bytes, so whoever reads an older upload meanwhile reads the same.
@@ -87,4 +96,25 @@ fn worker_binary() -> Result<PathBuf> {
     let here = std::env::current_exe()?;
     let found = here.ancestors().map(|folder| folder.join("millrace-worker")).find(|file| file.is_file());
     found.context("millrace-worker is not built: run cargo build --workspace --bins")
+}
+
+/// Makes the first text encoder's embedding of `z` NaN, in the safetensors format: the length of a JSON header, the header,
+/// the data.
+fn spoil(model: &Path) -> Result<()> {
+    let vocabulary: Value = serde_json::from_slice(&std::fs::read(model.join("tokenizer/vocab.json"))?)?;
+    let token = vocabulary["z</w>"].as_u64().context("the vocabulary has no z")? as usize;
+    let file = model.join("text_encoder/model.safetensors");
+    let mut bytes = std::fs::read(&file)?;
+    let (length, rest) = bytes.split_first_chunk::<8>().context("no header")?;
+    let length = u64::from_le_bytes(*length) as usize;
+    let header: Value = serde_json::from_slice(rest.get(..length).context("no header")?)?;
+    let tensor = &header["text_model.embeddings.token_embedding.weight"];
+    ensure!(tensor["dtype"] == "F32", "{tensor}");
+    let number = |value: &Value| value.as_u64().with_context(|| format!("{tensor}")).map(|n| n as usize);
+    let row = number(&tensor["shape"][1])?;
+    let start = 8 + length + number(&tensor["data_offsets"][0])? + token * row * 4;
+    let row = bytes.get_mut(start..start + row * 4).context("outside of the file")?;
+    row.chunks_exact_mut(4).for_each(|number| number.copy_from_slice(&f32::NAN.to_le_bytes()));
+    std::fs::write(&file, bytes)?;
+    Ok(())
 }

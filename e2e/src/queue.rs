@@ -1,6 +1,8 @@
 //! A scenario's queue with its dead-letter queue.
 
 use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use aws_sdk_sqs::types::{QueueAttributeName as Name, SendMessageBatchRequestEntry};
@@ -10,14 +12,27 @@ use crate::{IN_CLUSTER, Lab, REGION, eventually};
 
 /// LocalStack's account.
 const ACCOUNT: &str = "000000000000";
-/// Receives after which SQS gives a message up.
+/// Receives after which SQS gives a message up, unless a scenario says otherwise.
 const MAX_RECEIVES: u32 = 5;
 
-/// A queue, which may not exist yet.
+/// A queue, which may not exist yet. It remembers what was sent to it.
 #[derive(Debug)]
 pub struct Queue<'a> {
     lab: &'a Lab,
     name: String,
+    dead: String,
+    fifo: bool,
+    max_receives: u32,
+    sent: Mutex<Vec<Sent>>,
+}
+
+/// A message as it was sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sent {
+    /// SQS's id of it.
+    pub id: String,
+    /// Its body.
+    pub body: String,
 }
 
 /// A queue's counts.
@@ -32,6 +47,8 @@ pub struct Counts {
 /// A message in a dead-letter queue.
 #[derive(Debug)]
 pub struct DeadLetter {
+    /// The message's own where SQS moved it, another where a worker sent it on.
+    pub id: String,
     /// As it was sent.
     pub body: String,
     /// Its attributes.
@@ -41,12 +58,30 @@ pub struct DeadLetter {
 impl Lab {
     /// A queue of this scenario that does not exist yet.
     pub fn missing_queue(&self, name: &str) -> Queue<'_> {
-        Queue { lab: self, name: format!("{}-{name}", self.name) }
+        let name = format!("{}-{name}", self.name);
+        let dead = format!("{name}-dead");
+        Queue { lab: self, name, dead, fifo: false, max_receives: MAX_RECEIVES, sent: Mutex::default() }
     }
 
     /// A new queue with a dead-letter queue.
     pub async fn queue(&self, name: &str) -> Result<Queue<'_>> {
         let queue = self.missing_queue(name);
+        queue.create().await?;
+        Ok(queue)
+    }
+
+    /// A new queue whose messages are given up after so many receives.
+    pub async fn queue_with_receives(&self, name: &str, max_receives: u32) -> Result<Queue<'_>> {
+        let queue = Queue { max_receives, ..self.missing_queue(name) };
+        queue.create().await?;
+        Ok(queue)
+    }
+
+    /// A new FIFO queue with a dead-letter queue.
+    pub async fn fifo_queue(&self, name: &str) -> Result<Queue<'_>> {
+        let standard = self.missing_queue(name);
+        let (name, dead) = (format!("{}.fifo", standard.name), format!("{}.fifo", standard.dead));
+        let queue = Queue { name, dead, fifo: true, ..standard };
         queue.create().await?;
         Ok(queue)
     }
@@ -68,17 +103,19 @@ impl Queue<'_> {
     }
 
     fn dead_letters_here(&self) -> String {
-        format!("{}-dead", self.url_here())
+        format!("{}/{ACCOUNT}/{}", self.lab.endpoint, self.dead)
     }
 
     /// Creates it, with its dead-letter queue.
     pub async fn create(&self) -> Result<()> {
-        let dead = format!("{}-dead", self.name);
-        self.lab.sqs.create_queue().queue_name(&dead).send().await.context("create the dead-letter queue")?;
-        let arn = format!("arn:aws:sqs:{REGION}:{ACCOUNT}:{dead}");
-        let redrive = json!({ "deadLetterTargetArn": arn, "maxReceiveCount": MAX_RECEIVES }).to_string();
-        let create = self.lab.sqs.create_queue().queue_name(&self.name).attributes(Name::RedrivePolicy, redrive);
-        create.send().await.context("create the queue")?;
+        let create = |name: &str| {
+            let call = self.lab.sqs.create_queue().queue_name(name);
+            if self.fifo { call.attributes(Name::FifoQueue, "true") } else { call }
+        };
+        create(&self.dead).send().await.context("create the dead-letter queue")?;
+        let arn = format!("arn:aws:sqs:{REGION}:{ACCOUNT}:{}", self.dead);
+        let redrive = json!({ "deadLetterTargetArn": arn, "maxReceiveCount": self.max_receives }).to_string();
+        create(&self.name).attributes(Name::RedrivePolicy, redrive).send().await.context("create the queue")?;
         Ok(())
     }
 
@@ -90,12 +127,25 @@ impl Queue<'_> {
 
     /// Sends messages, and gives their ids in order.
     pub async fn send(&self, bodies: &[impl AsRef<str>]) -> Result<Vec<String>> {
+        self.send_batches(bodies, None).await
+    }
+
+    /// Sends messages of one group, and gives their ids in order.
+    pub async fn send_group(&self, group: &str, bodies: &[impl AsRef<str>]) -> Result<Vec<String>> {
+        self.send_batches(bodies, Some(group)).await
+    }
+
+    async fn send_batches(&self, bodies: &[impl AsRef<str>], group: Option<&str>) -> Result<Vec<String>> {
         let mut ids = Vec::with_capacity(bodies.len());
         for chunk in bodies.chunks(10) {
             let mut call = self.lab.sqs.send_message_batch().queue_url(self.url_here());
             for (index, body) in chunk.iter().enumerate() {
-                let entry = SendMessageBatchRequestEntry::builder().id(index.to_string()).message_body(body.as_ref());
-                call = call.entries(entry.build()?);
+                let mut entry = SendMessageBatchRequestEntry::builder().id(index.to_string());
+                if let Some(group) = group {
+                    let unique = format!("{:016x}", fastrand::u64(..));
+                    entry = entry.message_group_id(group).message_deduplication_id(unique);
+                }
+                call = call.entries(entry.message_body(body.as_ref()).build()?);
             }
             let answer = call.send().await?;
             ensure!(answer.failed().is_empty(), "SQS refused {:?}", answer.failed());
@@ -106,7 +156,21 @@ impl Queue<'_> {
             ids.extend(sent.into_values());
         }
         ensure!(ids.len() == bodies.len(), "{} messages sent, {} ids", bodies.len(), ids.len());
+        let sent = ids.iter().zip(bodies).map(|(id, body)| Sent { id: id.clone(), body: body.as_ref().to_owned() });
+        self.sent.lock().unwrap_or_else(PoisonError::into_inner).extend(sent);
         Ok(ids)
+    }
+
+    /// All that was ever sent to it, in order.
+    pub fn sent(&self) -> Vec<Sent> {
+        self.sent.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Makes a message visible that a worker holds by this handle.
+    pub async fn show(&self, receipt_handle: &str) -> Result<()> {
+        let call = self.lab.sqs.change_message_visibility().queue_url(self.url_here()).visibility_timeout(0);
+        call.receipt_handle(receipt_handle).send().await?;
+        Ok(())
     }
 
     /// What it counts.
@@ -114,11 +178,15 @@ impl Queue<'_> {
         self.counts_of(&self.url_here()).await
     }
 
-    /// Waits until nothing is in it: neither waiting nor held.
+    /// Waits until nothing is in it: neither waiting nor held. Counts are approximate, and a message whose lease has just
+    /// ended is in none of them for a moment: so they are asked for more than once.
     pub async fn await_empty(&self) -> Result<()> {
         eventually(format!("queue {} is empty", self.name), async || {
-            let counts = self.counts().await?;
-            ensure!(counts == Counts { visible: 0, in_flight: 0 }, "{counts:?}");
+            for pause in [Duration::from_millis(300), Duration::from_millis(700), Duration::ZERO] {
+                let counts = self.counts().await?;
+                ensure!(counts == Counts { visible: 0, in_flight: 0 }, "{counts:?}");
+                tokio::time::sleep(pause).await;
+            }
             Ok(())
         })
         .await
@@ -146,7 +214,8 @@ impl Queue<'_> {
                     (name.clone(), value.string_value().unwrap_or_default().to_owned())
                 };
                 let body = message.body().unwrap_or_default().to_owned();
-                taken.push(DeadLetter { body, attributes: attributes.map(text).collect() });
+                let id = message.message_id().unwrap_or_default().to_owned();
+                taken.push(DeadLetter { id, body, attributes: attributes.map(text).collect() });
                 let handle = message.receipt_handle().unwrap_or_default();
                 self.lab.sqs.delete_message().queue_url(&url).receipt_handle(handle).send().await?;
             }

@@ -34,13 +34,11 @@ async fn run(lab: &Lab) -> Result<()> {
     let prompts: Vec<String> = (0..PROMPTS).map(|n| format!("a lighthouse on cliff {n}, à l'aube")).collect();
     let messages = queue.send(&prompts).await?;
     gpus_are_asked_for(&consumer).await?;
-    let records = consumer.await_completed(&messages).await?;
-    queue.await_empty().await?;
-    ensure!(queue.dead().await? == 0, "messages are in the dead-letter queue");
+    let ledger = consumer.ledger(&queue).await?;
+    ledger.all_completed()?;
 
     for (message, prompt) in messages.iter().zip(&prompts) {
-        let record = records.iter().find(|r| r.content.message_id == *message).context("no record")?;
-        let record = &record.content;
+        let record = ledger.record(message)?;
         ensure!((record.attempt, record.form.as_str(), record.job_id == *message) == (1, "text", true), "{record:?}");
         let key = format!("{}image_{message}.png", consumer.prefix());
         let picture = lab.object(&key).await?;

@@ -34,11 +34,11 @@ fn rules() -> Vec<Case> {
         ("/metadata/name", json!("sdxl"), json!("sd.xl"), "<nil>", "metadata.name must be at most 63 characters"),
         ("/metadata/name", json!("n".repeat(63)), json!("n".repeat(64)), "<nil>", "metadata.name must be at most 63"),
         (
-            "/spec/queue/url",
-            json!("https://sqs.us-east-1.amazonaws.com/1/q"),
-            json!("https://sqs.us-east-1.amazonaws.com/1/q.fifo"),
-            "spec.queue.url",
-            "FIFO queues are not supported",
+            "/spec/queue/mapping",
+            json!({ "jobId": "attribute:job_id", "input": "/payload/prompt_spec" }),
+            json!({ "jobId": "job_id" }),
+            "spec.queue.mapping.jobId",
+            "should match",
         ),
         (
             "/spec/queue/retry",

@@ -24,9 +24,8 @@ async fn run(lab: &Lab) -> Result<()> {
     queue.create().await?;
     consumer.await_condition("QueueAccessible", "True", "AsExpected", &[]).await?;
     consumer.await_condition("Ready", "True", "ScaledToZero", &[]).await?;
-    let messages = queue.send(&["a cat"]).await?;
-    consumer.await_completed(&messages).await?;
-    queue.await_empty().await?;
+    queue.send(&["a cat"]).await?;
+    consumer.ledger(&queue).await?.all_completed()?;
 
     // now with a worker up
     consumer.change(json!({ "scaling": { "minReplicas": 1 } })).await?;

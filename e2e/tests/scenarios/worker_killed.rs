@@ -1,8 +1,9 @@
-//! `kill -9` for a worker in the middle of its jobs: after the lease another does them, once.
+//! `kill -9` for a worker in the middle of its jobs: after the lease another does them, once. On the last allowed receive
+//! there is no other: the message goes to the dead-letter queue without a record.
 
 use std::collections::BTreeSet;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use millrace_e2e::{Lab, Manifest, eventually, scenario};
 use serde_json::json;
@@ -16,6 +17,13 @@ async fn another_does_the_job_once() {
 }
 
 async fn run(lab: &Lab) -> Result<()> {
+    tokio::try_join!(async { Box::pin(mid_job(lab)).await.context("in the middle of its jobs") }, async {
+        Box::pin(on_the_last_receive(lab)).await.context("on the last receive")
+    },)?;
+    Ok(())
+}
+
+async fn mid_job(lab: &Lab) -> Result<()> {
     let queue = lab.queue("jobs").await?;
     let manifest = Manifest::echo(lab, "echo", &queue, MILLISECONDS)
         .with("/spec/queue/visibilityTimeoutSeconds", json!(12))
@@ -24,7 +32,7 @@ async fn run(lab: &Lab) -> Result<()> {
     let consumer = lab.apply(&manifest).await?;
     let pods = consumer.await_ready(2).await?;
     let jobs: Vec<String> = (0..6).map(|n| format!("job {n}")).collect();
-    let messages = queue.send(&jobs).await?;
+    queue.send(&jobs).await?;
 
     let victim = &pods[0];
     let held = eventually("a worker has just begun its jobs", async || {
@@ -41,11 +49,9 @@ async fn run(lab: &Lab) -> Result<()> {
     .await?;
     lab.kill(victim)?;
 
-    let records = consumer.await_completed(&messages).await?;
-    queue.await_empty().await?;
-    ensure!(queue.dead().await? == 0, "messages are in the dead-letter queue");
-    for record in &records {
-        let record = &record.content;
+    let ledger = consumer.ledger(&queue).await?;
+    ledger.all_completed()?;
+    for (_, record) in ledger.records() {
         let attempts = if held.contains(&record.message_id) { 2 } else { 1 };
         ensure!(record.attempt == attempts, "message {}: attempt {}", record.message_id, record.attempt);
     }
@@ -53,5 +59,23 @@ async fn run(lab: &Lab) -> Result<()> {
     let restarts =
         pods.iter().filter_map(|p| Some(p.status.as_ref()?.container_statuses.as_ref()?.first()?.restart_count));
     ensure!(restarts.sum::<i32>() == 1, "the kill killed nobody, or more than one");
+    Ok(())
+}
+
+async fn on_the_last_receive(lab: &Lab) -> Result<()> {
+    let queue = lab.queue_with_receives("once", 1).await?;
+    let manifest = Manifest::echo(lab, "once", &queue, MILLISECONDS)
+        .with("/spec/queue/visibilityTimeoutSeconds", json!(10))
+        .with("/spec/worker/gpu/count", json!(0))
+        .replicas(1, 1);
+    let consumer = lab.apply(&manifest).await?;
+    consumer.await_ready(1).await?;
+    let killed = queue.send(&["a moth"]).await?;
+    let pod = consumer.await_holders(&killed[0], 1).await?.remove(0);
+    lab.kill(&pod)?;
+    let after = queue.send(&[r#"{"milliseconds":10}"#]).await?;
+    let ledger = consumer.ledger_except(&queue, &killed).await?;
+    ensure!(ledger.record(&killed[0]).is_err(), "it was done nevertheless");
+    ensure!(ledger.dead(&killed[0])?.body == "a moth" && ledger.record(&after[0])?.attempt == 1, "{ledger:?}");
     Ok(())
 }

@@ -1,3 +1,4 @@
 //! Scenarios that break what others stand on: one at a time.
 
+mod drain_node;
 mod operator_restart;
