@@ -5,7 +5,7 @@ export MILLRACE_CACHE ?= $(HOME)/.cache/millrace
 # Outside the checkout, so that a fresh clone does not build from nothing.
 export CARGO_TARGET_DIR ?= $(MILLRACE_CACHE)/target
 
-.PHONY: help demo test e2e bench lint images crds down
+.PHONY: help demo test soak e2e bench lint images crds down
 .DEFAULT_GOAL := help
 
 help: ## these lines
@@ -16,6 +16,9 @@ demo: ## from nothing to pictures; MODEL=stabilityai/sdxl-turbo takes a real mod
 
 test: ## everything: lint, unit, integration with LocalStack, charts, docs, end to end
 	@e2e/kind/test
+
+soak: ## what takes long: 100,000 messages with faults, 1,000 SIGTERMs
+	@e2e/kind/test soak
 
 e2e: ## only the end-to-end tests, with the cluster that they need
 	@e2e/kind/test build cluster e2e
