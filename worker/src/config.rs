@@ -91,7 +91,8 @@ pub fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
     if worker.output.prefix.as_deref().is_some_and(|prefix| prefix.starts_with('/')) {
         problems.push("output.prefix: must not begin with '/'".into());
     }
-    if worker.output.key_template.starts_with('/') || [".record.json", ".attempt"].iter().any(|own| worker.output.key_template.ends_with(own))
+    if worker.output.key_template.starts_with('/')
+        || [".record.json", ".attempt"].iter().any(|own| worker.output.key_template.ends_with(own))
     {
         problems.push("output.keyTemplate: must not begin with '/' or end in .record.json or .attempt".into());
     }

@@ -204,9 +204,14 @@ impl Store {
         self.commit_at(&self.record_key(&record.job_id), record, give_up).await
     }
 
+    /// The name under which a record stands whose job's id another job has.
+    pub fn beside(record: &ResultRecord) -> String {
+        format!("{}~{}", record.job_id, record.message_id)
+    }
+
     /// Puts the record of a job whose id another job has, where it stands in nobody's way.
     pub async fn commit_beside(&self, record: &ResultRecord, give_up: &CancellationToken) -> Result<Commit, GivenUp> {
-        self.commit_at(&self.record_key(&format!("{}~{}", record.job_id, record.message_id)), record, give_up).await
+        self.commit_at(&self.record_key(&Self::beside(record)), record, give_up).await
     }
 
     async fn commit_at(

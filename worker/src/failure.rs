@@ -118,13 +118,18 @@ impl Failure {
             }
             Self::Model(why) if last => Treatment { record: failed("ModelError", why), fate: given_up },
             Self::TooLong => Treatment {
-                record: failed("LeaseCeiling", "it ran for twelve hours, which is as long as SQS hides a message; make the job smaller".into()),
+                record: failed(
+                    "LeaseCeiling",
+                    "it ran for twelve hours, which is as long as SQS hides a message; make the job smaller".into(),
+                ),
                 fate: never,
             },
             Self::CrashPoison { crashes } => Treatment {
                 record: failed(
                     "CrashPoison",
-                    format!("its worker died {crashes} times while it ran this job alone; look at the worker's last log and exit code (OOMKilled?)"),
+                    format!(
+                        "its worker died {crashes} times while it ran this job alone; look at the worker's last log and exit code (OOMKilled?)"
+                    ),
                 ),
                 fate: never,
             },
@@ -134,7 +139,10 @@ impl Failure {
             Self::Model(_) | Self::Unannounced(_) => Treatment { record: None, fate: Fate::Return(at.backoff()) },
             // there is no next receive: SQS moves it to the dead-letter queue, and the record says why
             Self::Stopping if last && at.dead_letter_queue => Treatment {
-                record: failed("WorkerStopped", "the worker was stopped at the last allowed receive; redrive the message".into()),
+                record: failed(
+                    "WorkerStopped",
+                    "the worker was stopped at the last allowed receive; redrive the message".into(),
+                ),
                 fate: Fate::Return(0),
             },
             Self::Stopping => Treatment { record: None, fate: Fate::Return(0) },
@@ -190,7 +198,13 @@ mod tests {
             ("model error", model(), at(1), None, Fate::Return(60)),
             ("model error, again", model(), at(3), None, Fate::Return(240)),
             ("model error, last receive", model(), at(5), failed("ModelError"), Fate::Return(0)),
-            ("model error, last receive, no dead-letter queue", model(), without(5), failed("ModelError"), Fate::Delete),
+            (
+                "model error, last receive, no dead-letter queue",
+                model(),
+                without(5),
+                failed("ModelError"),
+                Fate::Delete,
+            ),
             ("twelve hours", Failure::TooLong, at(1), failed("LeaseCeiling"), Fate::DeadLetter),
             ("kills its worker", poison(), at(4), failed("CrashPoison"), Fate::DeadLetter),
             ("kills its worker, no dead-letter queue", poison(), without(4), failed("CrashPoison"), Fate::Delete),
@@ -199,7 +213,13 @@ mod tests {
             ("not for days", Failure::TooEarly(Duration::from_hours(50)), at(1), None, Fate::Return(11 * 3600)),
             ("not announced", Failure::Unannounced("gone".into()), at(2), None, Fate::Return(120)),
             ("not announced, last receive", Failure::Unannounced("gone".into()), at(5), None, Fate::Return(0)),
-            ("not announced, no dead-letter queue", Failure::Unannounced("gone".into()), without(5), None, Fate::Delete),
+            (
+                "not announced, no dead-letter queue",
+                Failure::Unannounced("gone".into()),
+                without(5),
+                None,
+                Fate::Delete,
+            ),
             ("stopping", Failure::Stopping, at(1), None, Fate::Return(0)),
             ("stopping at the last receive", Failure::Stopping, at(5), failed("WorkerStopped"), Fate::Return(0)),
             ("stopping, no dead-letter queue", Failure::Stopping, without(5), None, Fate::Return(0)),

@@ -98,7 +98,16 @@ impl Leases {
         state: Arc<State>,
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
-        Arc::new(Self { sqs, queue_url, length, ordered, state, metrics, held: Mutex::default(), changed: Notify::new() })
+        Arc::new(Self {
+            sqs,
+            queue_url,
+            length,
+            ordered,
+            state,
+            metrics,
+            held: Mutex::default(),
+            changed: Notify::new(),
+        })
     }
 
     fn held(&self) -> MutexGuard<'_, HashMap<String, Held>> {
@@ -214,7 +223,8 @@ impl Leases {
             batch.iter().enumerate().filter(|(_, (handle, _))| held.contains_key(handle)).collect()
         };
         let asked = Instant::now();
-        let entries: Vec<Entry> = live.iter().filter_map(|(i, (handle, held))| self.entry(*i, handle, held, asked)).collect();
+        let entries: Vec<Entry> =
+            live.iter().filter_map(|(i, (handle, held))| self.entry(*i, handle, held, asked)).collect();
         if entries.is_empty() {
             return;
         }

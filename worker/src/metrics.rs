@@ -257,7 +257,11 @@ impl Metrics {
             metrics.wasted.clone(),
         );
         registry.register("lease_losses", "Leases that were lost while work went on", metrics.lost.clone());
-        registry.register("redeliveries", "Messages received for the second time or more", metrics.redeliveries.clone());
+        registry.register(
+            "redeliveries",
+            "Messages received for the second time or more",
+            metrics.redeliveries.clone(),
+        );
         registry.register("announcements", "Announcements by what became of them", metrics.announcements.clone());
         registry.register("worker_batch_size", "Requests of a batch", metrics.batch_size.clone());
         registry.register("worker_held_jobs", "Jobs that are held", metrics.held.clone());

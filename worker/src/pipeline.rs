@@ -224,7 +224,8 @@ impl<R: Request> Pipeline<R> {
 
     /// A message that can never run goes to the dead-letter queue with its error.
     async fn bury(&self, attempt: &Attempt<'_>, ended: Ended) -> Ended {
-        let (Some(url), Some((job_id, error))) = (self.redrive.borrow().dead_letter_url.clone(), &ended.dead_letter) else {
+        let (Some(url), Some((job_id, error))) = (self.redrive.borrow().dead_letter_url.clone(), &ended.dead_letter)
+        else {
             return Ended { fate: Fate::Delete, ..ended };
         };
         let (mut pause, mut bare) = (Duration::from_millis(500), false);

@@ -150,7 +150,9 @@ pub struct Outlook {
 enum Model {
     Idle,
     /// A batch runs; before the first one has ended, nothing is known of when it will.
-    Running { ends_at: Option<Instant> },
+    Running {
+        ends_at: Option<Instant>,
+    },
 }
 
 impl Model {

@@ -225,11 +225,7 @@ impl Bucket {
     }
 
     /// An object's content and version; none where there is no such key.
-    pub async fn get(
-        &self,
-        at: At<'_>,
-        give_up: &CancellationToken,
-    ) -> Result<Option<(Bytes, String)>, GivenUp> {
+    pub async fn get(&self, at: At<'_>, give_up: &CancellationToken) -> Result<Option<(Bytes, String)>, GivenUp> {
         let get = || async {
             let answer = self.s3.get_object().bucket(at.bucket).key(at.key).send().await;
             let missing = answer.as_ref().is_err_and(|e| e.code() == Some("NoSuchKey"));
@@ -273,11 +269,7 @@ impl Bucket {
     }
 
     /// Tries until it works or is given up; says what is wrong meanwhile.
-    pub async fn persist<T, F>(
-        &self,
-        mut call: impl FnMut() -> F,
-        give_up: &CancellationToken,
-    ) -> Result<T, GivenUp>
+    pub async fn persist<T, F>(&self, mut call: impl FnMut() -> F, give_up: &CancellationToken) -> Result<T, GivenUp>
     where
         F: Future<Output = Result<T, BucketError>>,
     {

@@ -128,7 +128,7 @@ impl Notes {
         Ok(())
     }
 
-    /// After work, and when a job is taken out: whoever redrives it gives it a new start.
+    /// After work, and after a job was taken out.
     pub async fn take_away(&self, head: &JobHead) {
         let key = self.key(head);
         let take_away = async {

@@ -7,7 +7,7 @@ use millrace_api::{JobStatus, RecordError, ResultRecord};
 use tokio_util::sync::CancellationToken;
 
 use super::{Attempt, Ended};
-use crate::deliver::Commit;
+use crate::deliver::{Commit, Store};
 use crate::failure::{Circumstances, Failure, Fate, JOB_ID_REUSED, Treatment};
 use crate::job::{JobHead, Rejected};
 use crate::metrics::Outcome;
@@ -37,6 +37,11 @@ impl<R: Request> Pipeline<R> {
         }
     }
 
+    /// SQS gives the message no more after this.
+    pub(super) fn is_last(&self, attempt: &Attempt<'_>) -> bool {
+        attempt.message.receive_count >= self.redrive.borrow().max_receive_count
+    }
+
     /// A message that is no job.
     pub(crate) async fn reject(&self, attempt: &Attempt<'_>, rejected: Rejected) -> Ended {
         let Rejected { head, code, error } = rejected;
@@ -63,10 +68,13 @@ impl<R: Request> Pipeline<R> {
         };
         match &failure {
             Failure::Model(why) => tracing::warn!(job_id, message_id, why, "the model failed"),
-            Failure::Unannounced(why) => tracing::warn!(job_id, message_id, why, "done, but who asked could not be told"),
+            Failure::Unannounced(why) => {
+                tracing::warn!(job_id, message_id, why, "done, but who asked could not be told");
+            }
             _ => {}
         }
         let stopping = failure == Failure::Stopping;
+        let poison = matches!(failure, Failure::CrashPoison { .. });
         let Treatment { record, fate } = failure.treatment(&self.circumstances(attempt));
         self.metrics.wasted(outcome, spent);
         let Some((status, error)) = record else { return Ended::new(outcome, fate) };
@@ -85,19 +93,24 @@ impl<R: Request> Pipeline<R> {
         // a worker that stops has given everything else up
         let farewell = CancellationToken::new();
         let give_up = if stopping { &farewell } else { attempt.give_up };
-        let committing = self.commit_failure(&record, give_up);
+        let mut name = head.id.clone();
+        let committing = self.commit_failure(&record, &mut name, give_up);
         let patience = if stopping { FAREWELL } else { Duration::MAX };
         let Ok(committed) = tokio::time::timeout(patience, committing).await else {
             return Ended::new(Outcome::Returned, fate);
         };
         match committed {
             Err(GivenUp) => attempt.given_up(),
-            Ok(Commit::AlreadyFinal(there)) => match self.announce(attempt, head, &there).await {
+            Ok(Commit::AlreadyFinal(there)) => match self.announce(attempt, head, &there, &head.id).await {
                 Ok(()) => Ended::new(Outcome::AlreadyDone, Fate::Delete),
                 Err(_) => attempt.given_up(),
             },
             Ok(Commit::Written | Commit::IdTaken) => {
-                let told = if stopping { Ok(()) } else { self.announce(attempt, head, &record).await };
+                if poison {
+                    // whoever redrives it gives it a new start
+                    self.notes.take_away(head).await;
+                }
+                let told = if stopping { Ok(()) } else { self.announce(attempt, head, &record, &name).await };
                 match told {
                     Ok(()) => {}
                     Err(Failure::Unannounced(why)) => {
@@ -111,7 +124,13 @@ impl<R: Request> Pipeline<R> {
         }
     }
 
-    async fn commit_failure(&self, record: &ResultRecord, give_up: &CancellationToken) -> Result<Commit, GivenUp> {
+    /// Writes it; `name` becomes the one under which it stands.
+    async fn commit_failure(
+        &self,
+        record: &ResultRecord,
+        name: &mut String,
+        give_up: &CancellationToken,
+    ) -> Result<Commit, GivenUp> {
         let reused = record.error.as_ref().is_some_and(|error| error.code == JOB_ID_REUSED);
         if !reused {
             match self.store.commit(record, give_up).await? {
@@ -119,6 +138,7 @@ impl<R: Request> Pipeline<R> {
                 committed => return Ok(committed),
             }
         }
+        *name = Store::beside(record);
         self.store.commit_beside(record, give_up).await
     }
 }

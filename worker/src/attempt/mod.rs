@@ -142,7 +142,7 @@ impl<R: Request> Pipeline<R> {
             }
             if there.status.is_final() {
                 tracing::info!(job_id = job.head.id, "done before; deleted without inference");
-                self.announce(attempt, &job.head, &there).await?;
+                self.announce(attempt, &job.head, &there, &job.head.id).await?;
                 return Ok(Outcome::AlreadyDone);
             }
         }
@@ -163,8 +163,9 @@ impl<R: Request> Pipeline<R> {
         let suspicion = self.notes.read(&job.head, attempt.give_up).await.map_err(given_up)?;
         let alone = match suspicion {
             Suspicion::None => None,
-            Suspicion::Poison { crashes } => {
-                self.notes.take_away(&job.head).await;
+            Suspicion::Poison { crashes } => return Err(Failure::CrashPoison { crashes }),
+            // dead once more, it would reach the dead-letter queue without a word of why
+            Suspicion::Alone { crashes } if crashes > 0 && self.is_last(attempt) => {
                 return Err(Failure::CrashPoison { crashes });
             }
             Suspicion::Alone { crashes } => {
@@ -198,8 +199,7 @@ impl<R: Request> Pipeline<R> {
             return Ok(());
         }
         let early = Duration::from_secs_f64(early);
-        let at = self.circumstances(attempt);
-        if at.receive_count < at.max_receive_count {
+        if !self.is_last(attempt) {
             // a whole second, or it would come back too early once more
             return Err(Failure::TooEarly(early + Duration::from_secs(1)));
         }
@@ -241,15 +241,16 @@ impl<R: Request> Pipeline<R> {
         timings.total_seconds = seconds_between(attempt.message.sent_at, Timestamp::now());
         let record = ResultRecord { outputs, value, seed, ..self.record(attempt, head, JobStatus::Completed, timings) };
         let committing = Instant::now();
-        let outcome = match self.store.commit(&record, attempt.give_up).await.map_err(|GivenUp| attempt.reason())? {
-            Commit::Written => Outcome::Completed,
-            Commit::AlreadyFinal(_) => Outcome::AlreadyDone,
+        let committed = self.store.commit(&record, attempt.give_up).await.map_err(|GivenUp| attempt.reason())?;
+        let (outcome, record) = match committed {
+            Commit::Written => (Outcome::Completed, record),
+            Commit::AlreadyFinal(there) => (Outcome::AlreadyDone, *there),
             Commit::IdTaken => return Err(reused(head)),
         };
         if outcome == Outcome::Completed {
             work.spent = Duration::ZERO;
         }
-        self.announce(attempt, head, &record).await?;
+        self.announce(attempt, head, &record, &head.id).await?;
         work.span.phase(Phase::Commit, committing);
         for (phase, seconds) in [
             (Phase::Waited, timings.waited_seconds - batched.as_secs_f64()),
@@ -332,11 +333,18 @@ impl<R: Request> Pipeline<R> {
         Ok((futures::stream::iter(puts).buffered(PUTS).try_collect().await?, value))
     }
 
-    async fn announce(&self, attempt: &Attempt<'_>, head: &JobHead, record: &ResultRecord) -> Result<(), Failure> {
+    /// Tells who asked of a record, which stands under this name.
+    async fn announce(
+        &self,
+        attempt: &Attempt<'_>,
+        head: &JobHead,
+        record: &ResultRecord,
+        name: &str,
+    ) -> Result<(), Failure> {
         if !self.announcer.wanted(&head.announce) {
             return Ok(());
         }
-        let uri = self.store.record_uri(&record.job_id);
+        let uri = self.store.record_uri(name);
         let told = self.announcer.result(attempt.message, &head.announce, record, &uri, attempt.give_up).await;
         told.map_err(|error| match error {
             AnnounceError::GivenUp => attempt.reason(),

@@ -26,7 +26,13 @@ impl<R: Request> Pipeline<R> {
     }
 
     /// Its record, to which outputs, value or error are added.
-    pub(super) fn record(&self, attempt: &Attempt<'_>, head: &JobHead, status: JobStatus, timings: Timings) -> ResultRecord {
+    pub(super) fn record(
+        &self,
+        attempt: &Attempt<'_>,
+        head: &JobHead,
+        status: JobStatus,
+        timings: Timings,
+    ) -> ResultRecord {
         let (worker, message) = (&self.config.worker, attempt.message);
         ResultRecord {
             job_id: head.id.clone(),

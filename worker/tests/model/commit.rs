@@ -20,7 +20,10 @@ async fn a_record_whose_answer_was_lost_is_its_own() {
     assert_eq!(lab.model.injected(), [1]);
     assert_eq!((lab.puts(&id), lab.find(&id).unwrap().attempt), (1, 1));
     worker.until_busy(0).await;
-    assert!((worker.counter(ENDED, &[r#"outcome="completed""#]).await - 1.0).abs() < 1e-9, "it was taken for another's");
+    assert!(
+        (worker.counter(ENDED, &[r#"outcome="completed""#]).await - 1.0).abs() < 1e-9,
+        "it was taken for another's"
+    );
 }
 
 #[tokio::test]
@@ -43,7 +46,9 @@ async fn a_redelivery_after_a_lost_ack_costs_no_inference() {
 #[tokio::test]
 async fn only_entries_that_failed_are_deleted_again() {
     let lab = Lab::new(5).await;
-    lab.inject(vec![Rule::on(Operation::DeleteMessageBatch, Effect::FailEntries { share: 0.5, done: 0.5 }).chance(0.7)]);
+    lab.inject(vec![
+        Rule::on(Operation::DeleteMessageBatch, Effect::FailEntries { share: 0.5, done: 0.5 }).chance(0.7),
+    ]);
     let mut worker = program::start(&lab, "a", json!({}));
     worker.until_ready().await;
     let jobs: Vec<_> = (0..200).map(|n| (None, format!("job {n}"))).collect();
@@ -71,7 +76,10 @@ async fn s3_that_throttles_races_and_fails_is_waited_out() {
     assert!(lab.model.injected().iter().all(|n| *n > 0), "{:?}", lab.model.injected());
     worker.until_busy(0).await;
     assert!((worker.counter(ENDED, &[r#"outcome="completed""#]).await - 40.0).abs() < 1e-9);
-    assert!((worker.counter("millrace_worker_batch_size_sum", &[]).await - 40.0).abs() < 1e-9, "computed more than once");
+    assert!(
+        (worker.counter("millrace_worker_batch_size_sum", &[]).await - 40.0).abs() < 1e-9,
+        "computed more than once"
+    );
 }
 
 #[tokio::test]

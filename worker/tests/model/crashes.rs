@@ -23,18 +23,20 @@ async fn a_job_that_kills_its_worker_is_quarantined_and_its_neighbours_are_not()
     let _last = loop {
         let mut worker = program::start(&lab, &format!("w{deaths}"), json!({}));
         worker.until_ready().await;
-        let seen = crate::wait::until("the killer runs, or is out", async || {
+        let name = format!("w{deaths}");
+        let runs = crate::wait::until("the killer runs, or is out", async || {
             if lab.find(&killer).is_some() {
-                return Some(None);
+                return Some(false);
             }
-            worker.state().await.jobs.iter().any(|job| job.job_id == killer).then_some(Some(()))
+            let held = worker.state().await.jobs.iter().any(|job| job.job_id == killer);
+            // from the second receive on it has a note from just before it runs
+            (held && (deaths == 0 || lab.note(&killer).is_some_and(|note| note["worker"] == name))).then_some(true)
         })
         .await;
-        if seen.is_none() {
+        if !runs {
             break worker;
         }
-        // time enough for the neighbours to be done, and for the note
-        tokio::time::sleep(Duration::from_secs(2)).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
         worker.signal(Signal::Kill).await;
         worker.ended().await;
         deaths += 1;
@@ -70,13 +72,9 @@ async fn a_worker_that_is_told_to_stop_takes_its_note_away() {
 
     let mut second = program::start(&lab, "second", json!({ "shutdown": { "gracePeriodSeconds": 0 } }));
     second.until_ready().await;
-    let note = format!("out/{id}.attempt");
-    crate::wait::until_true("a note from the second receive on", async || {
-        lab.model.objects(BUCKET).unwrap().contains_key(&note)
-    })
-    .await;
+    crate::wait::until_true("a note from the second receive on", async || lab.note(&id).is_some()).await;
     second.signal(Signal::Term).await;
     assert!(second.ended().await.success());
-    assert!(!lab.model.objects(BUCKET).unwrap().contains_key(&note), "the note outlived a worker that stopped well");
+    assert!(lab.note(&id).is_none(), "the note outlived a worker that stopped well");
     assert_eq!(lab.queue().in_flight, 0);
 }

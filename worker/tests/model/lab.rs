@@ -114,7 +114,8 @@ impl Lab {
                 entry.build().unwrap()
             };
             let entries = ten.iter().enumerate().map(entry).collect();
-            let sent = self.sqs.send_message_batch().queue_url(&self.url).set_entries(Some(entries)).send().await.unwrap();
+            let sent =
+                self.sqs.send_message_batch().queue_url(&self.url).set_entries(Some(entries)).send().await.unwrap();
             assert!(sent.failed.is_empty(), "{:?}", sent.failed);
         }
     }
@@ -154,6 +155,12 @@ impl Lab {
     /// Waits for a job's record.
     pub async fn record(&self, job_id: &str) -> ResultRecord {
         until(&format!("record of {job_id}"), async || self.find(job_id)).await
+    }
+
+    /// The note of an attempt, if there is one.
+    pub fn note(&self, job_id: &str) -> Option<Value> {
+        let objects = self.model.objects(BUCKET).unwrap();
+        Some(serde_json::from_slice(&objects.get(&format!("{PREFIX}{job_id}.attempt"))?.body).unwrap())
     }
 
     /// How often a job's record was put.

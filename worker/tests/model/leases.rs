@@ -52,7 +52,8 @@ async fn heartbeats_come_in_full_batches() {
     lab.drained().await;
     worker.until_busy(0).await;
     let beats = lab.count(|event| matches!(event, Event::VisibilityChanged { .. }));
-    let calls = worker.counter("millrace_worker_aws_requests_total", &[r#"operation="ChangeMessageVisibilityBatch""#]).await;
+    let calls =
+        worker.counter("millrace_worker_aws_requests_total", &[r#"operation="ChangeMessageVisibilityBatch""#]).await;
     assert!(beats >= 2 * jobs, "{beats} heartbeats for {jobs} jobs of two rounds and more");
     // 1,000 leases at 100 calls a round
     assert!(beats as f64 / calls > 8.0, "{beats} heartbeats in {calls} calls");

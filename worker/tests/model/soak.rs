@@ -13,6 +13,9 @@ use crate::lab::{Lab, seed, soaking};
 use crate::ledger::{self, Due};
 use crate::program::{self, Signal, Worker};
 
+/// A job's id and a message's body.
+type Sent = (Option<String>, String);
+
 const WORKERS: usize = 3;
 /// Between two deaths.
 const LIFE: std::ops::Range<u64> = 2_000..6_000;
@@ -48,7 +51,7 @@ fn faults() -> Vec<Rule> {
 }
 
 /// Messages in the shapes that producers send, and what each job must come to.
-fn messages(count: usize) -> (Vec<(Option<String>, String)>, BTreeMap<String, Due>) {
+fn messages(count: usize) -> (Vec<Sent>, BTreeMap<String, Due>) {
     let mut messages = Vec::with_capacity(count);
     let mut due = BTreeMap::new();
     for n in 0..count {

@@ -52,7 +52,10 @@ const LABELS: &[(&str, &[&str])] = &[
     ("namespace", &["tests"]),
     ("consumer", &["echo"]),
     ("task", &["Echo"]),
-    ("outcome", &["ok", "error", "completed", "failed", "expired", "already_done", "returned", "lease_lost", "nothing"]),
+    (
+        "outcome",
+        &["ok", "error", "completed", "failed", "expired", "already_done", "returned", "lease_lost", "nothing"],
+    ),
     ("phase", &["queued", "waited", "batch", "inference", "upload", "commit", "ack", "total"]),
     ("reason", &["told", "expired"]),
     ("channel", &["reply", "callback"]),

@@ -17,7 +17,11 @@ const MALFORMED: &[(&str, Option<&str>, &str)] = &[
     (r#"{"prompt":"x","deadline":"soon"}"#, Some("deadline"), "must be a time such as"),
     (r#"{"prompt":"x","milliseconds":"soon"}"#, Some("milliseconds"), "must be an integer from 0 to 3600000"),
     (r#"{"inputs":["a",{"milliseconds":-1}]}"#, Some("inputs[1].milliseconds"), "must be an integer"),
-    (r#"{"prompt":"x","reply_to":"http://q"}"#, Some("reply_to"), "is not allowed: it is not in queue.allow.replyQueues"),
+    (
+        r#"{"prompt":"x","reply_to":"http://q"}"#,
+        Some("reply_to"),
+        "is not allowed: it is not in queue.allow.replyQueues",
+    ),
 ];
 
 #[tokio::test]
