@@ -9,7 +9,7 @@ use crate::failure::Failure;
 use crate::job::JobHead;
 use crate::message::Message;
 use crate::model::{InvalidInput, Output};
-use crate::store::{At, Bucket, Condition, Content, GivenUp};
+use crate::store::{At, Bucket, Condition, Content, GivenUp, Put};
 use crate::time::date;
 
 const JOB_ID: &str = "job-id";
@@ -44,6 +44,9 @@ pub enum DeliverError {
         "output.keyTemplate: key {0} has more than {MAX_KEY} bytes; shorten the template, the prefix or the job id"
     )]
     KeyTooLong(String),
+    /// The bucket that the message names is not there or may not be written.
+    #[error("output.bucket: {0}")]
+    Elsewhere(String),
 }
 
 impl DeliverError {
@@ -53,6 +56,7 @@ impl DeliverError {
             Self::GivenUp(_) => return given_up,
             Self::OutputKeyTaken(_) => "OutputKeyTaken",
             Self::KeyTooLong(_) => "OutputKeyTooLong",
+            Self::Elsewhere(_) => "OutputBucketUnusable",
         };
         Failure::Invalid { code, error: InvalidInput::body(self.to_string()) }
     }
@@ -162,8 +166,10 @@ impl Store {
         let content = Content { body: &output.body, content_type: output.content_type, metadata: &metadata };
         let mut condition = Condition::New;
         loop {
-            if self.bucket.put(at, content, &condition, give_up).await? {
-                return Ok(entry(output.body.len() as u64, sha256));
+            match self.bucket.put(at, content, &condition, give_up).await? {
+                Put::Done(_) => return Ok(entry(output.body.len() as u64, sha256)),
+                Put::Never(error) => return Err(DeliverError::Elsewhere(error.message)),
+                Put::Refused => {}
             }
             let Some(there) = self.bucket.head(at, give_up).await? else {
                 condition = Condition::New;
@@ -188,15 +194,8 @@ impl Store {
     }
 
     async fn find_at(&self, key: &str, give_up: &CancellationToken) -> Result<Option<Found>, GivenUp> {
-        let Some((body, etag)) = self.bucket.get(self.bucket.at(key), give_up).await? else { return Ok(None) };
-        match serde_json::from_slice(&body) {
-            Ok(record) => Ok(Some(Found { record, etag })),
-            Err(error) => {
-                // not ours to judge: a conditional put will find the key taken
-                tracing::error!(key, %error, "a result record cannot be read");
-                Ok(None)
-            }
-        }
+        let found = self.bucket.get(self.bucket.at(key), give_up).await?;
+        Ok(found.and_then(|(body, etag)| read(key, &body, etag)))
     }
 
     /// Puts the record: the commit.
@@ -226,28 +225,37 @@ impl Store {
         let content = Content { body: &body, content_type: "application/json", metadata: &metadata };
         let mut condition = Condition::New;
         loop {
-            if self.bucket.put(at, content, &condition, give_up).await? {
+            if let Put::Done(_) = self.bucket.put(at, content, &condition, give_up).await? {
                 return Ok(Commit::Written);
             }
-            let Some(found) = self.find_at(key, give_up).await? else {
-                if self.bucket.head(at, give_up).await?.is_some() {
-                    return Ok(Commit::IdTaken);
-                }
+            let Some((there, etag)) = self.bucket.get(at, give_up).await? else {
                 condition = Condition::New;
                 continue;
             };
+            // an answer that got lost makes our own record look like another's
+            if there == body {
+                return Ok(Commit::Written);
+            }
+            let Some(found) = read(key, &there, etag) else { return Ok(Commit::IdTaken) };
             let there = found.record;
             if there.input_sha256 != record.input_sha256 || there.consumer != record.consumer {
                 return Ok(Commit::IdTaken);
-            }
-            // an answer that got lost makes our own record look like another's
-            if there == *record {
-                return Ok(Commit::Written);
             }
             if there.status.is_final() {
                 return Ok(Commit::AlreadyFinal(Box::new(there)));
             }
             condition = Condition::Same(found.etag);
+        }
+    }
+}
+
+fn read(key: &str, body: &[u8], etag: String) -> Option<Found> {
+    match serde_json::from_slice(body) {
+        Ok(record) => Some(Found { record, etag }),
+        Err(error) => {
+            // not ours to judge: a conditional put will find the key taken
+            tracing::error!(key, %error, "a result record cannot be read");
+            None
         }
     }
 }

@@ -27,6 +27,13 @@ impl Lanes {
         Head { turn: Some(lane.lock_owned().await), lanes: self.clone(), group: group.to_owned() }
     }
 
+    /// The turn of a message of `group`, if nobody is before it.
+    pub fn try_enter(&self, group: &str) -> Option<Head> {
+        let lane = Arc::clone(self.lanes().entry(group.to_owned()).or_default());
+        let turn = lane.try_lock_owned().ok()?;
+        Some(Head { turn: Some(turn), lanes: self.clone(), group: group.to_owned() })
+    }
+
     fn lanes(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<tokio::sync::Mutex<()>>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -16,7 +16,7 @@ use crate::deliver::Store;
 use crate::failure::Fate;
 use crate::inputs::{Inputs, ReadError};
 use crate::job::{Decoded, Job};
-use crate::lanes::Lanes;
+use crate::lanes::{Head, Lanes};
 use crate::lease::{Lease, Leases};
 use crate::message::Message;
 use crate::metrics::{Metrics, Outcome, Phase};
@@ -80,8 +80,8 @@ pub(crate) struct Room {
 pub(crate) struct Seat<'a>(Option<&'a Room>);
 
 impl Room {
-    fn new(slot: Slot, jobs: usize) -> Self {
-        Self { inner: Mutex::new((Some(slot), jobs)) }
+    fn new(slot: Option<Slot>, jobs: usize) -> Self {
+        Self { inner: Mutex::new((slot, jobs)) }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, (Option<Slot>, usize)> {
@@ -110,12 +110,12 @@ impl Seat<'_> {
         Some(alone)
     }
 
-    /// Waits for something without being in the way of a job that must be alone.
+    /// Waits for something without a slot.
     pub(crate) async fn aside<T>(&self, slots: &Slots, turn: impl Future<Output = T>) -> T {
-        let Some(mut slot) = self.0.and_then(|room| room.lock().0.take()) else { return turn.await };
-        let turn = slots.aside(&mut slot, turn).await;
+        let Some(slot) = self.0.and_then(|room| room.lock().0.take()) else { return turn.await };
+        let (slot, turn) = slots.aside(slot, turn).await;
         if let Some(room) = self.0 {
-            room.lock().0 = Some(slot);
+            room.lock().0 = slot;
         }
         turn
     }
@@ -140,21 +140,43 @@ impl<R: Request> Pipeline<R> {
 
         let give_up = CancellationToken::new();
         let attempt = Attempt { message: &message, give_up: &give_up, lost: lease.lost() };
-        let (ended, _present) = {
+        let (mut ended, _present) = {
             let work = self.work(&attempt, slot);
             tokio::pin!(work);
             tokio::select! {
                 ended = &mut work => ended,
-                () = first_of(lease.lost(), &self.abort) => {
+                () = self.must_end(&attempt) => {
                     // what runs is told, and ends by itself within a step
                     give_up.cancel();
                     work.await
                 }
             }
         };
+        if ended.outcome == Outcome::Returned && give_up.is_cancelled() && !lease.lost().is_cancelled() {
+            ended = self.say_why(&attempt, ended).await;
+        }
         self.settle(&message, lease, ended).await;
         self.state.let_go(&message.receipt_handle);
         self.metrics.held.dec();
+    }
+
+    /// Lease lost, worker stopping, or as long as SQS hides a message.
+    async fn must_end(&self, attempt: &Attempt<'_>) {
+        tokio::select! {
+            () = attempt.lost.cancelled() => {}
+            () = self.abort.cancelled() => {}
+            () = tokio::time::sleep(attempt.time_left()) => {}
+        }
+    }
+
+    /// Gives a message back that came while the worker stops.
+    pub async fn turn_away(&self, message: Message) {
+        let give_up = CancellationToken::new();
+        give_up.cancel();
+        let attempt = Attempt { message: &message, give_up: &give_up, lost: &CancellationToken::new() };
+        let ended = self.say_why(&attempt, attempt.given_up()).await;
+        let verdict = if ended.fate == Fate::Delete { Verdict::Delete } else { Verdict::Return(0) };
+        self.settler.settle(message.receipt_handle, verdict).await;
     }
 
     fn lease_length(&self) -> Duration {
@@ -162,19 +184,19 @@ impl<R: Request> Pipeline<R> {
     }
 
     /// Everything between lease and verdict. What it gives besides the end keeps the message counted until it is settled.
-    async fn work(&self, attempt: &Attempt<'_>, mut slot: Slot) -> (Ended, Option<tokio::sync::SemaphorePermit<'_>>) {
+    async fn work(&self, attempt: &Attempt<'_>, slot: Slot) -> (Ended, Option<tokio::sync::SemaphorePermit<'_>>) {
         let held_since = Instant::now();
         // nothing is received without bound while SQS takes no verdicts
         let present = tokio::select! {
             permit = self.present.acquire() => permit.ok(),
             () = attempt.give_up.cancelled() => return (attempt.given_up(), None),
         };
-        let _turn = match (&self.lanes, &attempt.message.group) {
+        let (slot, _turn) = match (&self.lanes, &attempt.message.group) {
             (Some(lanes), Some(group)) => tokio::select! {
-                turn = self.slots.aside(&mut slot, lanes.enter(group)) => Some(turn),
+                (slot, turn) = self.in_turn(lanes, group, slot) => (slot, Some(turn)),
                 () = attempt.give_up.cancelled() => return (attempt.given_up(), present),
             },
-            _ => None,
+            _ => (Some(slot), None),
         };
         let ended = match self.decode(attempt).await {
             Ok(jobs) => {
@@ -188,7 +210,18 @@ impl<R: Request> Pipeline<R> {
             (Fate::DeadLetter, Some(_)) => self.bury(attempt, ended).await,
             _ => ended,
         };
+        if let Some(job_id) = ended.quarantined.as_ref().filter(|_| ended.fate == Fate::Delete) {
+            self.notes.forget(job_id).await;
+        }
         (ended, present)
+    }
+
+    /// On a FIFO queue, the message's turn within its group; it waits for that without a slot.
+    async fn in_turn(&self, lanes: &Lanes, group: &str, slot: Slot) -> (Option<Slot>, Head) {
+        match lanes.try_enter(group) {
+            Some(turn) => (Some(slot), turn),
+            None => self.slots.aside(slot, lanes.enter(group)).await,
+        }
     }
 
     /// The message's jobs; else how it ended without.
@@ -223,7 +256,7 @@ impl<R: Request> Pipeline<R> {
     }
 
     /// A message that can never run goes to the dead-letter queue with its error.
-    async fn bury(&self, attempt: &Attempt<'_>, ended: Ended) -> Ended {
+    pub(crate) async fn bury(&self, attempt: &Attempt<'_>, ended: Ended) -> Ended {
         let (Some(url), Some((job_id, error))) = (self.redrive.borrow().dead_letter_url.clone(), &ended.dead_letter)
         else {
             return Ended { fate: Fate::Delete, ..ended };
@@ -289,12 +322,5 @@ impl<R: Request> Pipeline<R> {
         if self.state.set_problem(part, error.reason, &error.message) {
             tracing::error!(reason = error.reason, "{error}");
         }
-    }
-}
-
-async fn first_of(one: &CancellationToken, other: &CancellationToken) {
-    tokio::select! {
-        () = one.cancelled() => {}
-        () = other.cancelled() => {}
     }
 }

@@ -16,6 +16,8 @@ use crate::state::{Part, State};
 
 /// How often the redrive policy is read again.
 const REFRESH: Duration = Duration::from_mins(5);
+/// Receives that a job which kills its workers needs until it is told from its neighbours.
+const ENOUGH_RECEIVES: u32 = 5;
 /// Longest attribute value that is sent along to the dead-letter queue, in characters.
 const MAX_ATTRIBUTE: usize = 1000;
 /// SQS's own default, for servers that do not tell.
@@ -32,6 +34,18 @@ pub struct Redrive {
     pub dead_letter_url: Option<String>,
     /// How long SQS keeps a message, from when it was sent.
     pub retention: Duration,
+}
+
+impl Redrive {
+    fn warn_if_few(&self, queue: &str) {
+        if self.dead_letter_url.is_some() && self.max_receive_count < ENOUGH_RECEIVES {
+            tracing::warn!(
+                queue,
+                max_receive_count = self.max_receive_count,
+                "the redrive policy allows fewer than {ENOUGH_RECEIVES} receives: a job whose workers are killed at each reaches the dead-letter queue without a record of why"
+            );
+        }
+    }
 }
 
 /// A problem with the queue, in the words of `/state` and conditions.
@@ -123,6 +137,7 @@ impl Queue {
         if state.clear_problem(Part::Queue) {
             tracing::info!("the queue can be read again");
         }
+        first.warn_if_few(&self.url);
         let (sender, receiver) = watch::channel(first);
         tokio::spawn(async move {
             loop {
@@ -131,8 +146,11 @@ impl Queue {
                     () = sender.closed() => return,
                     () = tokio::time::sleep(REFRESH) => {}
                 }
-                if let Ok(redrive) = self.read_redrive().await {
-                    sender.send_if_modified(|now| std::mem::replace(now, redrive.clone()) != redrive);
+                if let Ok(redrive) = self.read_redrive().await
+                    && *sender.borrow() != redrive
+                {
+                    redrive.warn_if_few(&self.url);
+                    sender.send_replace(redrive);
                 }
             }
         });

@@ -15,7 +15,7 @@ use futures::stream::FuturesUnordered;
 use rand::Rng;
 use tokio_util::sync::CancellationToken;
 
-use crate::aws::{LONG_POLL, explain, trouble};
+use crate::aws::{explain, trouble};
 use crate::message::Message;
 use crate::metrics::Metrics;
 use crate::queue::{QueueError, queue_error};
@@ -54,6 +54,8 @@ pub struct Receiver {
     pub ordered: bool,
     /// Lease asked for with each message.
     pub visibility: Duration,
+    /// How long a poll waits for messages.
+    pub poll: Duration,
     /// One for each job that the worker may hold.
     pub slots: Slots,
     /// For problems.
@@ -201,7 +203,7 @@ impl Receiver {
         }
         // a long poll would bring messages when the batch has begun without them
         let gathering = may_gather && self.slots.is_gathering(slots.len());
-        let wait = if gathering { Duration::ZERO } else { LONG_POLL };
+        let wait = if gathering { Duration::ZERO } else { self.poll };
         let answer = match tokio::time::timeout(WATCHDOG, self.ask(slots.len(), wait, &attempt)).await {
             Ok(answer) => answer,
             Err(_) => Err(QueueError {

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::announce::Announcer;
-use crate::aws::Clients;
+use crate::aws::{Clients, LONG_POLL};
 use crate::batch::{Batcher, Limits};
 use crate::config::Config;
 use crate::deliver::Store;
@@ -31,7 +31,7 @@ use crate::model::{LoadError, Request};
 use crate::pipeline::Pipeline;
 use crate::queue::Queue;
 use crate::receive::{Pulse, Receiver};
-use crate::settle::{Settler, Verdict};
+use crate::settle::Settler;
 use crate::slots::{Outlook, Slots};
 use crate::state::{Part, State};
 use crate::stop::Stop;
@@ -102,7 +102,6 @@ async fn consume<E: Served>(config: Config, stop: Stop) -> anyhow::Result<()> {
     let limits = Limits { max_size: capacity, max_wait: Duration::from_millis(max_wait) };
     let outlook = Outlook::default();
     let slots = Slots::new(capacity, outlook.clone());
-    let settler = Settler::start(&clients.sqs, &url, &state, &metrics);
     let grace = Duration::from_secs(config.worker.shutdown.grace_period_seconds);
     let pipeline = Arc::new(Pipeline {
         queue,
@@ -113,10 +112,10 @@ async fn consume<E: Served>(config: Config, stop: Stop) -> anyhow::Result<()> {
         inputs: Inputs::new(clients.s3, bucket.clone(), Arc::clone(&metrics)),
         revision: engine.revision().map(str::to_owned),
         batcher: Batcher::start(engine, limits, outlook),
-        notes: Notes::new(bucket.clone(), state.worker()),
+        notes: Notes::new(bucket.clone(), state.worker(), visibility),
         store: Store::new(bucket, config.key_template.clone(), &config.worker.consumer.to_string()),
         announcer,
-        settler: settler.clone(),
+        settler: Settler::start(&clients.sqs, &url, &state, &metrics),
         state: Arc::clone(&state),
         metrics: Arc::clone(&metrics),
         deliveries: Semaphore::new(capacity + SPARE_DELIVERIES),
@@ -129,6 +128,8 @@ async fn consume<E: Served>(config: Config, stop: Stop) -> anyhow::Result<()> {
         queue_url: url,
         ordered,
         visibility,
+        // one that is under way when the worker is told to stop is not cut
+        poll: LONG_POLL.min(grace + Duration::from_secs(5)),
         slots,
         state: Arc::clone(&state),
         metrics,
@@ -136,7 +137,7 @@ async fn consume<E: Served>(config: Config, stop: Stop) -> anyhow::Result<()> {
     };
     state.set_loaded();
     tracing::info!(worker = state.worker(), capacity, "ready");
-    work(pipeline, receiver, settler, &state, stop, grace).await;
+    work(pipeline, receiver, &state, stop, grace).await;
     // nothing is held any more, so nobody misses a heartbeat
     beats.cancel();
     heart.await?;
@@ -148,7 +149,6 @@ async fn consume<E: Served>(config: Config, stop: Stop) -> anyhow::Result<()> {
 async fn work<R: Request>(
     pipeline: Arc<Pipeline<R>>,
     receiver: Receiver,
-    settler: Settler,
     state: &State,
     stop: CancellationToken,
     grace: Duration,
@@ -159,7 +159,7 @@ async fn work<R: Request>(
     let receiving = futures::future::maybe_done(receiver.run(
         stop.clone(),
         |message, slot| drop(jobs.spawn(Arc::clone(&pipeline).see_through(message, slot))),
-        async |late| give_back(&settler, late).await,
+        async |late| give_back(&pipeline, late).await,
     ));
     tokio::pin!(receiving);
     tokio::select! {
@@ -194,12 +194,11 @@ async fn work<R: Request>(
 }
 
 /// Messages that a last poll brought: visible again at once.
-async fn give_back(settler: &Settler, late: Vec<Message>) {
+async fn give_back<R: Request>(pipeline: &Pipeline<R>, late: Vec<Message>) {
     if !late.is_empty() {
         tracing::info!(messages = late.len(), "received while stopping: given back");
     }
-    let back = late.into_iter().map(|m| settler.settle(m.receipt_handle, Verdict::Return(0)));
-    futures::future::join_all(back).await;
+    futures::future::join_all(late.into_iter().map(|message| pipeline.turn_away(message))).await;
 }
 
 /// Fetches and loads the model until that works; none if it is time to stop first.

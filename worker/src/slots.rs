@@ -130,12 +130,11 @@ impl Slots {
         Arc::clone(&self.company).write_owned().await
     }
 
-    /// Waits for `turn` without being in the way of a job that must be alone, which may be the one that is waited for.
-    pub async fn aside<T>(&self, slot: &mut Slot, turn: impl Future<Output = T>) -> T {
-        slot.company = None;
+    /// Waits for `turn` without a slot, and takes one again: whoever must be alone may be who is waited for.
+    pub async fn aside<T>(&self, slot: Slot, turn: impl Future<Output = T>) -> (Option<Slot>, T) {
+        drop(slot);
         let turn = turn.await;
-        slot.company = Some(Arc::new(Arc::clone(&self.company).read_owned().await));
-        turn
+        (self.acquire(1).await.pop(), turn)
     }
 }
 

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_config::timeout::TimeoutConfig;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
@@ -15,6 +16,9 @@ use tokio_util::sync::CancellationToken;
 use crate::aws::{CREDENTIALS_FIX, Trouble, conflict, explain, precondition_failed, trouble};
 use crate::metrics::Metrics;
 use crate::state::{Part, State};
+
+/// Bytes a second of the slowest line to S3 that is waited for.
+const SLOWEST_LINE: usize = 64 << 10;
 
 /// One bucket and prefix, as one worker uses it.
 #[derive(Debug, Clone)]
@@ -71,6 +75,17 @@ pub enum Condition {
     Same(String),
     /// Always.
     Any,
+}
+
+/// What a put came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Put {
+    /// It is there, in this version.
+    Done(String),
+    /// The condition does not hold.
+    Refused,
+    /// Another bucket than the consumer's own, which is not there or may not be written. Waiting would not mend that.
+    Never(BucketError),
 }
 
 /// An object's head.
@@ -172,14 +187,14 @@ impl Bucket {
         self.persist(check, give_up).await
     }
 
-    /// One put under a condition. False if it does not hold.
+    /// One put under a condition.
     pub async fn put(
         &self,
         at: At<'_>,
         content: Content<'_>,
         condition: &Condition,
         give_up: &CancellationToken,
-    ) -> Result<bool, GivenUp> {
+    ) -> Result<Put, GivenUp> {
         // a store that does not keep conditions is asked beforehand, which two workers may do in the same moment
         if self.conditional_writes == ConditionalWrites::BestEffort && *condition != Condition::Any {
             let there = self.head(at, give_up).await?;
@@ -188,7 +203,7 @@ impl Bucket {
                 (Condition::Same(etag), there) => there.is_some_and(|there| there.etag == *etag),
                 (Condition::Any, _) => true,
             };
-            return if holds { self.put_once(at, content, &Condition::Any, give_up).await } else { Ok(false) };
+            return if holds { self.put_once(at, content, &Condition::Any, give_up).await } else { Ok(Put::Refused) };
         }
         self.put_once(at, content, condition, give_up).await
     }
@@ -199,7 +214,7 @@ impl Bucket {
         content: Content<'_>,
         condition: &Condition,
         give_up: &CancellationToken,
-    ) -> Result<bool, GivenUp> {
+    ) -> Result<Put, GivenUp> {
         let put = || async {
             let mut call = self.s3.put_object().bucket(at.bucket).key(at.key).content_type(content.content_type);
             for (name, value) in content.metadata {
@@ -210,14 +225,21 @@ impl Bucket {
                 Condition::Same(etag) => call.if_match(etag),
                 Condition::Any => call,
             };
-            let answer = call.body(ByteStream::from(content.body.clone())).send().await;
+            let timeouts = aws_sdk_s3::config::Builder::new().timeout_config(timeouts_for(content.body.len()));
+            let call = call.body(ByteStream::from(content.body.clone())).customize().config_override(timeouts);
+            let answer = call.send().await;
             let refused = answer.as_ref().is_err_and(precondition_failed);
             self.metrics.request("PutObject", answer.is_ok() || refused);
             match answer {
-                Ok(_) => Ok(true),
-                Err(_) if refused => Ok(false),
+                Ok(answer) => Ok(Put::Done(answer.e_tag.unwrap_or_default())),
+                Err(_) if refused => Ok(Put::Refused),
                 // an object that vanished under an If-Match is no longer the same one
-                Err(error) if matches!(condition, Condition::Same(_)) && error.code() == Some("NoSuchKey") => Ok(false),
+                Err(error) if matches!(condition, Condition::Same(_)) && error.code() == Some("NoSuchKey") => {
+                    Ok(Put::Refused)
+                }
+                Err(error) if at.bucket != self.name && is_final(trouble(&error)) => {
+                    Ok(Put::Never(self.put_words(at.bucket, &error)))
+                }
                 Err(error) => Err(self.put_words(at.bucket, &error)),
             }
         };
@@ -325,4 +347,16 @@ impl Bucket {
         };
         BucketError { reason, message: format!("{action} on s3://{bucket}/{}: {detail}; {fix}", self.prefix) }
     }
+}
+
+/// Nothing that waiting would mend.
+fn is_final(trouble: Trouble) -> bool {
+    matches!(trouble, Trouble::NotFound | Trouble::AccessDenied)
+}
+
+/// A large object may take its time on a slow line; a peer that is gone is noticed all the same.
+fn timeouts_for(bytes: usize) -> TimeoutConfig {
+    let attempt =
+        Duration::from_secs(20) + Duration::from_secs(1) * u32::try_from(bytes / SLOWEST_LINE).unwrap_or(u32::MAX);
+    TimeoutConfig::builder().operation_attempt_timeout(attempt).operation_timeout(attempt * 3).build()
 }

@@ -9,9 +9,9 @@ use tokio_util::sync::CancellationToken;
 use super::{Attempt, Ended};
 use crate::deliver::{Commit, Store};
 use crate::failure::{Circumstances, Failure, Fate, JOB_ID_REUSED, Treatment};
-use crate::job::{JobHead, Rejected};
+use crate::job::{Decoded, JobHead, Rejected};
 use crate::metrics::Outcome;
-use crate::model::Request;
+use crate::model::{InvalidInput, Request};
 use crate::pipeline::Pipeline;
 use crate::store::GivenUp;
 use crate::telemetry::JobSpan;
@@ -73,7 +73,8 @@ impl<R: Request> Pipeline<R> {
             }
             _ => {}
         }
-        let stopping = failure == Failure::Stopping;
+        // what was given up has no say any more, but for its record
+        let stopping = matches!(failure, Failure::Stopping | Failure::TooLong);
         let poison = matches!(failure, Failure::CrashPoison { .. });
         let Treatment { record, fate } = failure.treatment(&self.circumstances(attempt));
         self.metrics.wasted(outcome, spent);
@@ -106,21 +107,46 @@ impl<R: Request> Pipeline<R> {
                 Err(_) => attempt.given_up(),
             },
             Ok(Commit::Written | Commit::IdTaken) => {
-                if poison {
-                    // whoever redrives it gives it a new start
-                    self.notes.take_away(head).await;
-                }
                 let told = if stopping { Ok(()) } else { self.announce(attempt, head, &record, &name).await };
                 match told {
                     Ok(()) => {}
+                    // its record is final: whoever finds it tells again
+                    Err(untold @ Failure::Unannounced(_)) if status.is_final() => {
+                        return Ended::new(outcome, untold.treatment(&self.circumstances(attempt)).fate);
+                    }
                     Err(Failure::Unannounced(why)) => {
                         tracing::error!(job_id, why, "failed, and who asked could not be told; the record says it");
                     }
                     Err(_) => return attempt.given_up(),
                 }
                 let dead_letter = error.map(|error| (head.raw_id.clone(), error));
-                Ended { dead_letter, ..Ended::new(outcome, fate) }
+                Ended { dead_letter, quarantined: poison.then(|| head.id.clone()), ..Ended::new(outcome, fate) }
             }
+        }
+    }
+
+    /// A message that is given back: at its last receive SQS will not give it again, and at SQS's ceiling that would not
+    /// help, so its jobs get their records first.
+    pub(crate) async fn say_why(&self, attempt: &Attempt<'_>, ended: Ended) -> Ended {
+        let at = self.circumstances(attempt);
+        let why = attempt.reason();
+        if why.clone().treatment(&at).record.is_none() {
+            return ended;
+        }
+        let heads = match self.config.forms.decode(attempt.message) {
+            Decoded::Jobs(jobs) => jobs.into_iter().map(|job| job.head).collect(),
+            Decoded::Rejected(rejected) => vec![rejected.head],
+            Decoded::Elsewhere(_) => vec![self.config.forms.reject(attempt.message, InvalidInput::body("")).head],
+            Decoded::Nothing(_) => Vec::new(),
+        };
+        let mut all = ended;
+        for head in heads {
+            let one = self.fail(attempt, &head, why.clone(), Duration::ZERO, &JobSpan::default()).await;
+            all = Ended { span: std::mem::take(&mut all.span), ..one };
+        }
+        match (all.fate, &all.dead_letter) {
+            (Fate::DeadLetter, Some(_)) => self.bury(attempt, all).await,
+            _ => all,
         }
     }
 

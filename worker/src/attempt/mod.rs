@@ -31,6 +31,8 @@ use crate::time::seconds_between;
 
 /// Outputs of one job that are put at a time.
 const PUTS: usize = 4;
+/// How long a job that was cut waits for the model to notice.
+const LAST_LOOK: Duration = Duration::from_secs(5);
 /// Longest that a job may take: SQS's ceiling, less what its record and its verdict need.
 const BEFORE_CEILING: Duration = CEILING.saturating_sub(Duration::from_mins(2));
 
@@ -50,13 +52,15 @@ pub(crate) struct Ended {
     pub(crate) fate: Fate,
     /// The job's id and error for the dead-letter queue, where that is the message's fate.
     pub(crate) dead_letter: Option<(String, RecordError)>,
+    /// The job's id, where it was taken out for killing its workers.
+    pub(crate) quarantined: Option<String>,
     /// Ends with the message's verdict.
     pub(crate) span: JobSpan,
 }
 
 impl Ended {
     fn new(outcome: Outcome, fate: Fate) -> Self {
-        Self { outcome, fate, dead_letter: None, span: JobSpan::default() }
+        Self { outcome, fate, dead_letter: None, quarantined: None, span: JobSpan::default() }
     }
 
     pub(crate) fn nothing_to_do() -> Self {
@@ -74,7 +78,18 @@ impl Ended {
 impl Attempt<'_> {
     /// Why it was given up.
     pub(crate) fn reason(&self) -> Failure {
-        if self.lost.is_cancelled() { Failure::LeaseLost } else { Failure::Stopping }
+        if self.lost.is_cancelled() {
+            Failure::LeaseLost
+        } else if self.time_left().is_zero() {
+            Failure::TooLong
+        } else {
+            Failure::Stopping
+        }
+    }
+
+    /// How long SQS will hide the message, less what its record and its verdict need.
+    pub(crate) fn time_left(&self) -> Duration {
+        BEFORE_CEILING.saturating_sub(self.message.polled.elapsed())
     }
 
     pub(crate) fn given_up(&self) -> Ended {
@@ -103,6 +118,16 @@ struct Computed {
     batched: Duration,
 }
 
+/// A job whose record stands.
+struct Committed {
+    outcome: Outcome,
+    record: ResultRecord,
+    timings: Timings,
+    batched: Duration,
+    /// Since when its record was put.
+    committing: Instant,
+}
+
 impl<R: Request> Pipeline<R> {
     /// Sees one job of a message through, from decoded to announced.
     pub(crate) async fn run_job<'a>(
@@ -115,7 +140,7 @@ impl<R: Request> Pipeline<R> {
         let head = job.head.clone();
         let span = JobSpan::start(&self.queue.url, attempt.message, &head);
         let mut work = Work { attempt, seat, held_since, span, spent: Duration::ZERO };
-        let ended = self.run(&mut work, job).await;
+        let ended = Box::pin(self.run(&mut work, job)).await;
         let Work { seat, span, spent, .. } = work;
         drop(seat);
         let ended = match ended {
@@ -142,6 +167,7 @@ impl<R: Request> Pipeline<R> {
             }
             if there.status.is_final() {
                 tracing::info!(job_id = job.head.id, "done before; deleted without inference");
+                work.seat.leave();
                 self.announce(attempt, &job.head, &there, &job.head.id).await?;
                 return Ok(Outcome::AlreadyDone);
             }
@@ -160,7 +186,7 @@ impl<R: Request> Pipeline<R> {
         if message.receive_count == 1 {
             return self.complete(work, &job, requests, retried).await;
         }
-        let suspicion = self.notes.read(&job.head, attempt.give_up).await.map_err(given_up)?;
+        let suspicion = self.notes.read(&job.head, &message.id, attempt.give_up).await.map_err(given_up)?;
         let alone = match suspicion {
             Suspicion::None => None,
             Suspicion::Poison { crashes } => return Err(Failure::CrashPoison { crashes }),
@@ -177,12 +203,13 @@ impl<R: Request> Pipeline<R> {
                 }
             }
         };
-        self.notes.leave(&job.head, suspicion, attempt.give_up).await.map_err(given_up)?;
+        let left = self.notes.leave(&job.head, &message.id, suspicion, alone.is_some(), attempt.give_up);
+        let left = left.await.map_err(given_up)?;
         let ended = self.complete(work, &job, requests, retried).await;
         drop(alone);
-        // whoever has the message now has a note of his own there
-        if !matches!(ended, Err(Failure::LeaseLost)) {
-            self.notes.take_away(&job.head).await;
+        match &ended {
+            Err(Failure::LeaseLost) => self.notes.disown(left).await,
+            ended => self.notes.take_back(&left, matches!(ended, Err(Failure::Stopping))).await,
         }
         ended
     }
@@ -199,6 +226,10 @@ impl<R: Request> Pipeline<R> {
             return Ok(());
         }
         let early = Duration::from_secs_f64(early);
+        if self.is_last(attempt) && early >= attempt.time_left() {
+            let why = "is later than SQS can hide the message at its last allowed receive; allow more receives, or send it later";
+            return Err(InvalidInput::field("eta", why).into());
+        }
         if !self.is_last(attempt) {
             // a whole second, or it would come back too early once more
             return Err(Failure::TooEarly(early + Duration::from_secs(1)));
@@ -223,8 +254,35 @@ impl<R: Request> Pipeline<R> {
                 self.announcer.pending(attempt.message, head).await;
             }
         };
-        let (computed, ()) = tokio::join!(self.compute(work, job, requests), pending);
-        let Computed { products, mut timings, batched } = computed?;
+        let (committed, ()) = tokio::join!(self.compute_and_commit(work, job, requests, retried), pending);
+        let Committed { outcome, record, timings, batched, committing } = committed?;
+        self.announce(attempt, head, &record, &head.id).await?;
+        work.span.phase(Phase::Commit, committing);
+        for (phase, seconds) in [
+            (Phase::Waited, timings.waited_seconds - batched.as_secs_f64()),
+            (Phase::Batch, batched.as_secs_f64()),
+            (Phase::Inference, timings.inference_seconds),
+            (Phase::Upload, timings.upload_seconds),
+            (Phase::Commit, committing.elapsed().as_secs_f64()),
+            (Phase::Total, timings.total_seconds),
+        ] {
+            self.metrics.phase(phase, seconds);
+        }
+        let message_id = &attempt.message.id;
+        tracing::info!(job_id = head.id, message_id, seconds = timings.total_seconds, "completed");
+        Ok(outcome)
+    }
+
+    /// From the model to the record.
+    async fn compute_and_commit(
+        &self,
+        work: &mut Work<'_>,
+        job: &Job,
+        requests: Vec<R>,
+        retried: bool,
+    ) -> Result<Committed, Failure> {
+        let (attempt, head) = (work.attempt, &job.head);
+        let Computed { products, mut timings, batched } = self.compute(work, job, requests).await?;
         // the slot is free for the next job as soon as this one's results have a place to wait for S3
         let _place = tokio::select! {
             permit = self.deliveries.acquire() => permit.ok(),
@@ -250,46 +308,34 @@ impl<R: Request> Pipeline<R> {
         if outcome == Outcome::Completed {
             work.spent = Duration::ZERO;
         }
-        self.announce(attempt, head, &record, &head.id).await?;
-        work.span.phase(Phase::Commit, committing);
-        for (phase, seconds) in [
-            (Phase::Waited, timings.waited_seconds - batched.as_secs_f64()),
-            (Phase::Batch, batched.as_secs_f64()),
-            (Phase::Inference, timings.inference_seconds),
-            (Phase::Upload, timings.upload_seconds),
-            (Phase::Commit, committing.elapsed().as_secs_f64()),
-            (Phase::Total, timings.total_seconds),
-        ] {
-            self.metrics.phase(phase, seconds);
-        }
-        let message_id = &attempt.message.id;
-        tracing::info!(job_id = head.id, message_id, seconds = timings.total_seconds, "completed");
-        Ok(outcome)
+        Ok(Committed { outcome, record, timings, batched, committing })
     }
 
-    /// Runs a job's requests in the model, until its deadline or SQS's ceiling.
+    /// Runs a job's requests in the model, until its deadline.
     async fn compute(&self, work: &mut Work<'_>, job: &Job, requests: Vec<R>) -> Result<Computed, Failure> {
         let (attempt, held_since, head) = (work.attempt, work.held_since, &job.head);
         let cancel = Cancel::default();
         let run = |request| self.batcher.run(Arc::new(request), head.priority, cancel.clone());
         let all = join_all(requests.into_iter().map(run));
         tokio::pin!(all);
-        let deadline = head.deadline.map(|at| Duration::from_secs_f64(seconds_between(Timestamp::now(), at)));
-        let ceiling = BEFORE_CEILING.saturating_sub(attempt.message.polled.elapsed());
-        let (end, why) = match deadline.filter(|deadline| *deadline < ceiling) {
-            Some(deadline) => (deadline, Failure::Expired),
-            None => (ceiling, Failure::TooLong),
+        let due = async {
+            match head.deadline {
+                Some(at) => tokio::time::sleep(Duration::from_secs_f64(seconds_between(Timestamp::now(), at))).await,
+                None => std::future::pending().await,
+            }
+        };
+        let cut = async {
+            tokio::select! {
+                () = attempt.give_up.cancelled() => attempt.reason(),
+                () = due => Failure::Expired,
+            }
         };
         let (done, cut) = tokio::select! {
             done = &mut all => (done, None),
-            cut = async {
-                tokio::select! {
-                    () = attempt.give_up.cancelled() => attempt.reason(),
-                    () = tokio::time::sleep(end) => why,
-                }
-            } => {
+            cut = cut => {
                 cancel.cancel();
-                (all.await, Some(cut))
+                // a model that does not look up must not keep the message
+                (tokio::time::timeout(LAST_LOOK, all).await.unwrap_or_default(), Some(cut))
             }
         };
         work.spent = done.iter().map(|d| d.share).sum();

@@ -1,7 +1,7 @@
 //! The commit and the last word: answers that get lost, stores that keep no conditions, messages that come twice.
 
 use millrace_api::JobStatus;
-use millrace_aws_model::{ConditionalWrites, Effect, Operation, Refusal, Rule};
+use millrace_aws_model::{ConditionalWrites, Effect, Event, Operation, Refusal, Rule};
 use serde_json::json;
 
 use crate::lab::Lab;
@@ -57,6 +57,10 @@ async fn only_entries_that_failed_are_deleted_again() {
     assert!(lab.model.injected()[0] > 10, "{:?}", lab.model.injected());
     worker.until_busy(0).await;
     assert!((worker.counter(ENDED, &[r#"outcome="completed""#]).await - 200.0).abs() < 1e-9);
+    // an entry that was done and called a failure is repeated, one that was called done is not
+    let again = lab.count(|event| matches!(event, Event::DeleteIgnored { .. }));
+    let failed = lab.model.injected()[0] as usize;
+    assert!(again <= failed, "{again} entries were deleted again, {failed} had failed");
 }
 
 #[tokio::test]

@@ -61,10 +61,11 @@ async fn run(seed: u64) {
     let milliseconds = rng.random_range(1..60);
     let sent = send(&lab, |group, n| json!({ "milliseconds": milliseconds, "group": group, "n": n }).to_string()).await;
     for n in 3..6 {
-        tokio::time::sleep(Duration::from_millis(rng.random_range(200..1500))).await;
+        tokio::time::sleep(Duration::from_millis(rng.random_range(50..600))).await;
         let victim = rng.random_range(0..workers.len());
         let how = if rng.random_bool(0.5) { Signal::Kill } else { Signal::Term };
         workers[victim].signal(how).await;
+        workers[victim].ended().await;
         workers[victim] = start(n);
     }
     lab.drained().await;
@@ -89,7 +90,7 @@ async fn order_within_a_group_holds_whatever_happens() {
 }
 
 #[tokio::test]
-async fn a_failed_head_blocks_only_its_group() {
+async fn a_head_that_is_held_blocks_only_its_group() {
     let lab = Lab::fifo(5).await;
     let mut worker = program::start(&lab, "a", json!({ "model": { "batch": { "maxSize": 4 } } }));
     worker.until_ready().await;

@@ -39,6 +39,23 @@ async fn an_answer_that_comes_after_sigterm_is_given_back() {
 }
 
 #[tokio::test]
+async fn what_comes_too_late_at_its_last_receive_gets_a_record() {
+    let lab = Lab::new(1).await;
+    let seconds = Duration::from_secs(3);
+    lab.inject(vec![Rule::on(Operation::ReceiveMessage, Effect::Late(seconds..=seconds))]);
+    let mut worker = program::start(&lab, "a", json!({}));
+    worker.until_ready().await;
+    let id = lab.send("x").await;
+    crate::wait::until_true("received, the answer under way", async || lab.queue().in_flight > 0).await;
+    worker.signal(Signal::Term).await;
+    assert!(worker.ended().await.success());
+    // SQS will not give it again, so the dead letter must not come without a word
+    let error = lab.find(&id).unwrap().error.unwrap();
+    assert_eq!(error.code, "WorkerStopped");
+    assert_eq!(lab.queue().in_flight, 0);
+}
+
+#[tokio::test]
 async fn errors_are_waited_out_and_forgotten() {
     let lab = Lab::new(5).await;
     lab.inject(vec![
