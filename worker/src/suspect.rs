@@ -149,7 +149,7 @@ impl Notes {
         }
     }
 
-    /// After work.
+    /// After work, however it ended.
     pub async fn take_back(&self, left: &Left, stopping: bool) {
         self.take_away(&left.note.job_id, if stopping { FAREWELL } else { PATIENCE }).await;
     }

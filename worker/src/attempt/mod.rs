@@ -183,10 +183,26 @@ impl<R: Request> Pipeline<R> {
             },
         };
         let requests: Vec<R> = job.requests(&self.config.worker.model.parameters)?;
-        if message.receive_count == 1 {
-            return self.complete(work, &job, requests, retried).await;
-        }
-        let suspicion = self.notes.read(&job.head, &message.id, attempt.give_up).await.map_err(given_up)?;
+        let committed = if message.receive_count == 1 {
+            Box::pin(self.compute_and_commit(work, &job, requests, retried)).await?
+        } else {
+            Box::pin(self.compute_with_note(work, &job, requests, retried)).await?
+        };
+        self.finish(work, &job.head, committed).await
+    }
+
+    /// With a note for whoever comes after a worker that dies.
+    async fn compute_with_note(
+        &self,
+        work: &mut Work<'_>,
+        job: &Job,
+        requests: Vec<R>,
+        retried: bool,
+    ) -> Result<Committed, Failure> {
+        let (attempt, head) = (work.attempt, &job.head);
+        let given_up = |_: GivenUp| attempt.reason();
+        let message_id = &attempt.message.id;
+        let suspicion = self.notes.read(head, message_id, attempt.give_up).await.map_err(given_up)?;
         let alone = match suspicion {
             Suspicion::None => None,
             Suspicion::Poison { crashes } => return Err(Failure::CrashPoison { crashes }),
@@ -195,23 +211,23 @@ impl<R: Request> Pipeline<R> {
                 return Err(Failure::CrashPoison { crashes });
             }
             Suspicion::Alone { crashes } => {
-                let job_id = &job.head.id;
-                tracing::warn!(job_id, crashes, "a worker died over this job, or beside it: it runs alone");
+                tracing::warn!(job_id = head.id, crashes, "a worker died over this job, or beside it: it runs alone");
                 tokio::select! {
                     alone = work.seat.alone(&self.slots) => alone,
                     () = attempt.give_up.cancelled() => return Err(attempt.reason()),
                 }
             }
         };
-        let left = self.notes.leave(&job.head, &message.id, suspicion, alone.is_some(), attempt.give_up);
+        let left = self.notes.leave(head, message_id, suspicion, alone.is_some(), attempt.give_up);
         let left = left.await.map_err(given_up)?;
-        let ended = self.complete(work, &job, requests, retried).await;
+        let committed = self.compute_and_commit(work, job, requests, retried).await;
         drop(alone);
-        match &ended {
-            Err(Failure::LeaseLost) => self.notes.disown(left).await,
-            ended => self.notes.take_back(&left, matches!(ended, Err(Failure::Stopping))).await,
+        if matches!(committed, Err(Failure::LeaseLost)) {
+            self.notes.disown(left).await;
+        } else {
+            self.notes.take_back(&left, attempt.give_up.is_cancelled()).await;
         }
-        ended
+        committed
     }
 
     /// Neither too late nor too early. What is too early at its last receive waits here: SQS would not give it again.
@@ -240,23 +256,10 @@ impl<R: Request> Pipeline<R> {
         }
     }
 
-    /// From the model to the delete: what a job is here for.
-    async fn complete(
-        &self,
-        work: &mut Work<'_>,
-        job: &Job,
-        requests: Vec<R>,
-        retried: bool,
-    ) -> Result<Outcome, Failure> {
-        let (attempt, head) = (work.attempt, &job.head);
-        let pending = async {
-            if attempt.message.receive_count == 1 && self.announcer.wanted(&head.announce) {
-                self.announcer.pending(attempt.message, head).await;
-            }
-        };
-        let (committed, ()) = tokio::join!(self.compute_and_commit(work, job, requests, retried), pending);
-        let Committed { outcome, record, timings, batched, committing } = committed?;
-        self.announce(attempt, head, &record, &head.id).await?;
+    /// A job whose record stands: who asked for it is told.
+    async fn finish(&self, work: &Work<'_>, head: &JobHead, committed: Committed) -> Result<Outcome, Failure> {
+        let Committed { outcome, record, timings, batched, committing } = committed;
+        self.announce(work.attempt, head, &record, &head.id).await?;
         work.span.phase(Phase::Commit, committing);
         for (phase, seconds) in [
             (Phase::Waited, timings.waited_seconds - batched.as_secs_f64()),
@@ -268,13 +271,29 @@ impl<R: Request> Pipeline<R> {
         ] {
             self.metrics.phase(phase, seconds);
         }
-        let message_id = &attempt.message.id;
+        let message_id = &work.attempt.message.id;
         tracing::info!(job_id = head.id, message_id, seconds = timings.total_seconds, "completed");
         Ok(outcome)
     }
 
-    /// From the model to the record.
+    /// From the model to the record; PENDING goes out meanwhile.
     async fn compute_and_commit(
+        &self,
+        work: &mut Work<'_>,
+        job: &Job,
+        requests: Vec<R>,
+        retried: bool,
+    ) -> Result<Committed, Failure> {
+        let (message, head) = (work.attempt.message, &job.head);
+        let pending = async {
+            if message.receive_count == 1 && self.announcer.wanted(&head.announce) {
+                self.announcer.pending(message, head).await;
+            }
+        };
+        tokio::join!(self.compute_upload_commit(work, job, requests, retried), pending).0
+    }
+
+    async fn compute_upload_commit(
         &self,
         work: &mut Work<'_>,
         job: &Job,
