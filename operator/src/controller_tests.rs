@@ -8,8 +8,8 @@ use kube::runtime::events::Reporter;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::build::fixtures::{defaults, validated, with};
-use crate::queue::{Depth, QueueAddress, QueueError, Reading};
+use crate::build::fixtures::{defaults, observed, validated, with};
+use crate::queue::{Depth, QueueAddress, QueueError};
 
 struct Unread;
 
@@ -59,17 +59,7 @@ async fn a_change_of_the_count_is_told_until_a_status_has_it() {
     let statuses = Arc::default();
     let context = context(&statuses);
     let consumer = with(&[]);
-    let seen = Observed {
-        deployment: None,
-        pods: Vec::new(),
-        config_map: None,
-        service_account: None,
-        budget: None,
-        reading: Reading { at: Instant::now(), depth: Ok(Depth { visible: 20, ..Depth::default() }) },
-        workers: Vec::new(),
-        history: crate::scale::History::default(),
-        last_desired: 0,
-    };
+    let seen = observed();
     let scale = json!({ "time": "2026-11-23T00:00:00Z", "from": 0, "to": 4, "reason": "QueueDelay", "message": "m" });
     let memory = context.memories.of(&ObjectRef::from(&*consumer));
     let mut memory = memory.lock().await;

@@ -6,15 +6,14 @@ use serde_json::{Map, Value};
 
 use crate::job::{ObjectRef, Placement};
 use crate::model::InvalidInput;
+use crate::store::{NOTE, RECORD, TRIED};
 
 /// Longest URL that a message may name.
 const MAX_URL: usize = 2048;
 /// Longest prefix and longest key that a message may name, as the consumer's own.
 const MAX_PART: usize = 512;
 /// What the worker's own objects end in.
-const RESERVED: [&str; 2] = [".record.json", ".attempt"];
-/// What the objects begin with by which it tries its rights.
-const TRIED: &str = ".millrace-";
+pub(crate) const RESERVED: [&str; 2] = [RECORD, NOTE];
 
 /// Where messages of one consumer may point.
 #[derive(Debug, Clone, Default)]

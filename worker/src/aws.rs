@@ -9,6 +9,11 @@ use millrace_api::WorkerConfig;
 /// How long one long poll asks SQS to wait.
 pub const LONG_POLL: Duration = Duration::from_secs(20);
 
+/// How long one attempt of a call may take.
+pub const ATTEMPT: Duration = Duration::from_secs(20);
+/// Attempts of one call within the SDK.
+pub const ATTEMPTS: u32 = 3;
+
 /// The SDK clients of one worker. Credentials come from the SDK's default chain.
 #[derive(Debug, Clone)]
 pub struct Clients {
@@ -59,13 +64,13 @@ pub async fn sdk_config(region: &str) -> aws_config::SdkConfig {
         .timeout_config(
             TimeoutConfig::builder()
                 .connect_timeout(Duration::from_secs(3))
-                .operation_attempt_timeout(Duration::from_secs(20))
-                .operation_timeout(Duration::from_mins(1))
+                .operation_attempt_timeout(ATTEMPT)
+                .operation_timeout(ATTEMPT * ATTEMPTS)
                 .build(),
         )
         .retry_config(
             RetryConfig::standard()
-                .with_max_attempts(3)
+                .with_max_attempts(ATTEMPTS)
                 .with_initial_backoff(Duration::from_millis(200))
                 .with_max_backoff(Duration::from_secs(5)),
         )

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use millrace_api::{KeyTemplate, QueueUrl, Task, WorkerConfig};
 
+use crate::allow::RESERVED;
 use crate::job::Forms;
 use crate::metrics::Metrics;
 use crate::state::State;
@@ -14,7 +15,7 @@ use crate::store::Bucket;
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("cannot read {path}: {source}")]
+    #[error("cannot read {path}")]
     Read {
         /// The file.
         path: PathBuf,
@@ -92,7 +93,7 @@ pub fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
         problems.push("output.prefix: must not begin with '/'".into());
     }
     if worker.output.key_template.starts_with('/')
-        || [".record.json", ".attempt"].iter().any(|own| worker.output.key_template.ends_with(own))
+        || RESERVED.iter().any(|own| worker.output.key_template.ends_with(own))
     {
         problems.push("output.keyTemplate: must not begin with '/' or end in .record.json or .attempt".into());
     }

@@ -9,7 +9,7 @@ use crate::failure::Failure;
 use crate::job::JobHead;
 use crate::message::Message;
 use crate::model::{InvalidInput, Output};
-use crate::store::{At, Bucket, Condition, Content, GivenUp, Put};
+use crate::store::{At, Bucket, Condition, Content, GivenUp, Put, RECORD};
 use crate::time::date;
 
 const JOB_ID: &str = "job-id";
@@ -112,7 +112,7 @@ impl Store {
     }
 
     fn record_key(&self, job_id: &str) -> String {
-        format!("{}{job_id}.record.json", self.bucket.prefix())
+        format!("{}{job_id}{RECORD}", self.bucket.prefix())
     }
 
     /// Bucket and key of an output: the message's own words, else the consumer's template.

@@ -114,6 +114,11 @@ impl Leases {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How long a lease is.
+    pub fn length(&self) -> Duration {
+        self.length
+    }
+
     /// Holds a message that was just received, its lease counted from the request.
     pub fn hold(self: &Arc<Self>, message: &Message) -> Lease {
         let lost = CancellationToken::new();

@@ -131,7 +131,7 @@ impl<R: Request> Pipeline<R> {
     /// Sees a message through, from received to settled.
     pub async fn see_through(self: Arc<Self>, message: Message, slot: Slot) {
         let lease = self.leases.hold(&message);
-        self.state.hold(&message, self.lease_length());
+        self.state.hold(&message, self.leases.length());
         self.metrics.held.inc();
         self.metrics.phase(Phase::Queued, seconds_between(message.sent_at, message.received_at));
         if message.receive_count > 1 {
@@ -179,10 +179,6 @@ impl<R: Request> Pipeline<R> {
         self.settler.settle(message.receipt_handle, verdict).await;
     }
 
-    fn lease_length(&self) -> Duration {
-        Duration::from_secs(u64::try_from(self.config.worker.queue.visibility_timeout_seconds).unwrap_or(0))
-    }
-
     /// Everything between lease and verdict. What it gives besides the end keeps the message counted until it is settled.
     async fn work(&self, attempt: &Attempt<'_>, slot: Slot) -> (Ended, Option<tokio::sync::SemaphorePermit<'_>>) {
         let held_since = Instant::now();
@@ -206,10 +202,7 @@ impl<R: Request> Pipeline<R> {
             }
             Err(ended) => ended,
         };
-        let ended = match (ended.fate, &ended.dead_letter) {
-            (Fate::DeadLetter, Some(_)) => self.bury(attempt, ended).await,
-            _ => ended,
-        };
+        let ended = self.bury(attempt, ended).await;
         if let Some(job_id) = ended.quarantined.as_ref().filter(|_| ended.fate == Fate::Delete) {
             self.notes.forget(job_id).await;
         }
@@ -255,8 +248,11 @@ impl<R: Request> Pipeline<R> {
         }
     }
 
-    /// A message that can never run goes to the dead-letter queue with its error.
+    /// A message that can never run goes to the dead-letter queue with its error; any other end stays as it is.
     pub(crate) async fn bury(&self, attempt: &Attempt<'_>, ended: Ended) -> Ended {
+        if ended.fate != Fate::DeadLetter {
+            return ended;
+        }
         let (Some(url), Some((job_id, error))) = (self.redrive.borrow().dead_letter_url.clone(), &ended.dead_letter)
         else {
             return Ended { fate: Fate::Delete, ..ended };

@@ -13,10 +13,18 @@ use millrace_api::ConditionalWrites;
 use rand::Rng;
 use tokio_util::sync::CancellationToken;
 
-use crate::aws::{CREDENTIALS_FIX, Trouble, conflict, explain, precondition_failed, trouble};
+use crate::aws::{ATTEMPT, ATTEMPTS, CREDENTIALS_FIX, Trouble, conflict, explain, precondition_failed, trouble};
 use crate::metrics::Metrics;
 use crate::state::{Part, State};
 
+/// What the keys of records end in.
+pub const RECORD: &str = ".record.json";
+/// What the keys of attempts' notes end in.
+pub const NOTE: &str = ".attempt";
+/// What the keys begin with, after the prefix, by which a worker tries its rights.
+pub const TRIED: &str = ".millrace-";
+/// Longest that a worker which stops waits for what it still has to write.
+pub const FAREWELL: Duration = Duration::from_secs(5);
 /// Bytes a second of the slowest line to S3 that is waited for.
 const SLOWEST_LINE: usize = 64 << 10;
 
@@ -136,7 +144,7 @@ impl Bucket {
     /// Asks for a key that does not exist: proves the bucket, the right to read, and the right to list (without which a
     /// missing key reads as forbidden and no record could be looked up).
     pub async fn check(&self) -> Result<(), BucketError> {
-        let key = format!("{}.millrace-missing", self.prefix);
+        let key = format!("{}{TRIED}missing", self.prefix);
         match self.s3.get_object().bucket(&self.name).key(key).send().await {
             Ok(_) => Ok(()),
             Err(error) if error.code() == Some("NoSuchKey") => Ok(()),
@@ -147,7 +155,7 @@ impl Bucket {
     /// Puts an object twice, the second time only where nothing is, and deletes it: proves the right to write, and that
     /// the store keeps conditions. `who` makes the key one's own.
     pub async fn check_write(&self, who: &str) -> Result<(), BucketError> {
-        let key = format!("{}.millrace-check-{who}", self.prefix);
+        let key = format!("{}{TRIED}check-{who}", self.prefix);
         let put = async |condition: Option<&str>| {
             let body = ByteStream::from_static(b"written by a millrace worker to see that it may; can be deleted\n");
             let call = self.s3.put_object().bucket(&self.name).key(&key).body(body);
@@ -195,26 +203,7 @@ impl Bucket {
         condition: &Condition,
         give_up: &CancellationToken,
     ) -> Result<Put, GivenUp> {
-        // a store that does not keep conditions is asked beforehand, which two workers may do in the same moment
-        if self.conditional_writes == ConditionalWrites::BestEffort && *condition != Condition::Any {
-            let there = self.head(at, give_up).await?;
-            let holds = match (condition, there) {
-                (Condition::New, there) => there.is_none(),
-                (Condition::Same(etag), there) => there.is_some_and(|there| there.etag == *etag),
-                (Condition::Any, _) => true,
-            };
-            return if holds { self.put_once(at, content, &Condition::Any, give_up).await } else { Ok(Put::Refused) };
-        }
-        self.put_once(at, content, condition, give_up).await
-    }
-
-    async fn put_once(
-        &self,
-        at: At<'_>,
-        content: Content<'_>,
-        condition: &Condition,
-        give_up: &CancellationToken,
-    ) -> Result<Put, GivenUp> {
+        let Some(condition) = self.to_ask(at, condition, give_up).await? else { return Ok(Put::Refused) };
         let put = || async {
             let mut call = self.s3.put_object().bucket(at.bucket).key(at.key).content_type(content.content_type);
             for (name, value) in content.metadata {
@@ -225,8 +214,10 @@ impl Bucket {
                 Condition::Same(etag) => call.if_match(etag),
                 Condition::Any => call,
             };
-            let timeouts = aws_sdk_s3::config::Builder::new().timeout_config(timeouts_for(content.body.len()));
-            let call = call.body(ByteStream::from(content.body.clone())).customize().config_override(timeouts);
+            let mut call = call.body(ByteStream::from(content.body.clone())).customize();
+            if let Some(timeouts) = timeouts_for(content.body.len()) {
+                call = call.config_override(aws_sdk_s3::config::Builder::new().timeout_config(timeouts));
+            }
             let answer = call.send().await;
             let refused = answer.as_ref().is_err_and(precondition_failed);
             self.metrics.request("PutObject", answer.is_ok() || refused);
@@ -244,6 +235,26 @@ impl Bucket {
             }
         };
         self.persist(put, give_up).await
+    }
+
+    /// What the store is to be asked to keep. One that keeps no conditions is looked at beforehand, which two workers may
+    /// do in the same moment; none if the condition does not hold then.
+    async fn to_ask<'c>(
+        &self,
+        at: At<'_>,
+        condition: &'c Condition,
+        give_up: &CancellationToken,
+    ) -> Result<Option<&'c Condition>, GivenUp> {
+        if self.conditional_writes == ConditionalWrites::Required || *condition == Condition::Any {
+            return Ok(Some(condition));
+        }
+        let there = self.head(at, give_up).await?.map(|head| head.etag);
+        let holds = match condition {
+            Condition::New => there.is_none(),
+            Condition::Same(etag) => there.as_ref() == Some(etag),
+            Condition::Any => true,
+        };
+        Ok(holds.then_some(&Condition::Any))
     }
 
     /// An object's content and version; none where there is no such key.
@@ -354,9 +365,11 @@ fn is_final(trouble: Trouble) -> bool {
     matches!(trouble, Trouble::NotFound | Trouble::AccessDenied)
 }
 
-/// A large object may take its time on a slow line; a peer that is gone is noticed all the same.
-fn timeouts_for(bytes: usize) -> TimeoutConfig {
-    let attempt =
-        Duration::from_secs(20) + Duration::from_secs(1) * u32::try_from(bytes / SLOWEST_LINE).unwrap_or(u32::MAX);
-    TimeoutConfig::builder().operation_attempt_timeout(attempt).operation_timeout(attempt * 3).build()
+/// A large object may take its time on a slow line; a peer that is gone is noticed all the same. None for an object that
+/// the client's own timeouts fit.
+fn timeouts_for(bytes: usize) -> Option<TimeoutConfig> {
+    let more = u32::try_from(bytes / SLOWEST_LINE).unwrap_or(u32::MAX);
+    let attempt = ATTEMPT + Duration::from_secs(1) * more;
+    let timeouts = TimeoutConfig::builder().operation_attempt_timeout(attempt).operation_timeout(attempt * ATTEMPTS);
+    (more > 0).then(|| timeouts.build())
 }

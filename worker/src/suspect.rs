@@ -13,14 +13,12 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use crate::job::JobHead;
-use crate::store::{Bucket, Condition, Content, GivenUp, Put};
+use crate::store::{Bucket, Condition, Content, FAREWELL, GivenUp, NOTE, Put};
 use crate::time::seconds_between;
 
 /// Deaths of workers that ran nothing else, after which the job is to blame.
 const CRASHES: u32 = 2;
-/// Longest that taking a note away may keep a worker that stops.
-const FAREWELL: Duration = Duration::from_secs(5);
-/// Longest that it may keep a job otherwise.
+/// Longest that taking a note away may keep a job, unless its worker stops.
 const PATIENCE: Duration = Duration::from_mins(2);
 
 /// What an attempt leaves behind if its worker dies.
@@ -101,7 +99,7 @@ impl Notes {
     }
 
     fn key(&self, job_id: &str) -> String {
-        format!("{}{job_id}.attempt", self.bucket.prefix())
+        format!("{}{job_id}{NOTE}", self.bucket.prefix())
     }
 
     /// What earlier attempts left.

@@ -1,11 +1,14 @@
-//! QueueConsumers for tests.
+//! QueueConsumers, and what is observed of one, for tests.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use millrace_api::QueueConsumer;
 use serde_json::{Value, json};
 
 use super::Defaults;
+use crate::observe::Observed;
+use crate::queue::{Depth, Reading};
 use crate::validate::{Validated, validate};
 
 /// The smallest valid QueueConsumer.
@@ -49,4 +52,19 @@ pub(crate) fn validated(changes: &[(&str, Value)]) -> Validated {
 /// What the operator was started with.
 pub(crate) fn defaults() -> Defaults {
     Defaults { image: "worker:1".into(), cuda_image: "worker:1-cuda".into(), version: "1".into() }
+}
+
+/// No objects yet, and 20 messages that wait.
+pub(crate) fn observed() -> Observed {
+    Observed {
+        deployment: None,
+        pods: Vec::new(),
+        config_map: None,
+        service_account: None,
+        budget: None,
+        reading: Reading { at: Instant::now(), depth: Ok(Depth { visible: 20, ..Depth::default() }) },
+        workers: Vec::new(),
+        history: crate::scale::History::default(),
+        last_desired: 0,
+    }
 }

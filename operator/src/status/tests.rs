@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::build::build;
-use crate::build::fixtures::{defaults, validated, with};
-use crate::queue::{Depth, QueueError, Reading};
+use crate::build::fixtures::{defaults, observed, validated, with};
+use crate::queue::{Depth, QueueError};
 use crate::scale::decide;
 use crate::validate::validate;
 use crate::workers::{Report, Worker};
@@ -22,14 +22,8 @@ fn seen(replicas: i32, ready: i32) -> Observed {
     });
     Observed {
         deployment: Some(Arc::new(serde_json::from_value(deployment).unwrap())),
-        pods: Vec::new(),
-        config_map: None,
-        service_account: None,
-        budget: None,
-        reading: Reading { at: Instant::now(), depth: Ok(Depth { visible: 20, ..Depth::default() }) },
-        workers: Vec::new(),
-        history: crate::scale::History::default(),
         last_desired: replicas,
+        ..observed()
     }
 }
 

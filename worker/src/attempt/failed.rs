@@ -13,12 +13,9 @@ use crate::job::{Decoded, JobHead, Rejected};
 use crate::metrics::Outcome;
 use crate::model::{InvalidInput, Request};
 use crate::pipeline::Pipeline;
-use crate::store::GivenUp;
+use crate::store::{FAREWELL, GivenUp};
 use crate::telemetry::JobSpan;
 use crate::time::seconds_between;
-
-/// Longest that a worker which stops takes for the record of a job that it gives up.
-const FAREWELL: Duration = Duration::from_secs(5);
 
 impl<R: Request> Pipeline<R> {
     /// What failures depend on here and now.
@@ -104,6 +101,9 @@ impl<R: Request> Pipeline<R> {
             Err(GivenUp) => attempt.given_up(),
             Ok(Commit::AlreadyFinal(there)) => match self.announce(attempt, head, &there, &head.id).await {
                 Ok(()) => Ended::new(Outcome::AlreadyDone, Fate::Delete),
+                Err(untold @ Failure::Unannounced(_)) => {
+                    Ended::new(Outcome::Returned, untold.treatment(&self.circumstances(attempt)).fate)
+                }
                 Err(_) => attempt.given_up(),
             },
             Ok(Commit::Written | Commit::IdTaken) => {
@@ -139,15 +139,16 @@ impl<R: Request> Pipeline<R> {
             Decoded::Elsewhere(_) => vec![self.config.forms.reject(attempt.message, InvalidInput::body("")).head],
             Decoded::Nothing(_) => Vec::new(),
         };
-        let mut all = ended;
+        let mut told: Option<Ended> = None;
         for head in heads {
             let one = self.fail(attempt, &head, why.clone(), Duration::ZERO, &JobSpan::default()).await;
-            all = Ended { span: std::mem::take(&mut all.span), ..one };
+            told = Some(match told {
+                Some(others) => others.and(one),
+                None => one,
+            });
         }
-        match (all.fate, &all.dead_letter) {
-            (Fate::DeadLetter, Some(_)) => self.bury(attempt, all).await,
-            _ => all,
-        }
+        let Some(told) = told else { return ended };
+        self.bury(attempt, Ended { span: ended.span, ..told }).await
     }
 
     /// Writes it; `name` becomes the one under which it stands.

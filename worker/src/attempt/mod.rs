@@ -107,6 +107,8 @@ struct Work<'a> {
     seat: Seat<'a>,
     held_since: Instant,
     span: JobSpan,
+    /// An attempt before it FAILED, whose outputs are replaced.
+    retried: bool,
     /// Of the device's time, as long as it is not committed.
     spent: Duration,
 }
@@ -139,7 +141,7 @@ impl<R: Request> Pipeline<R> {
     ) -> Ended {
         let head = job.head.clone();
         let span = JobSpan::start(&self.queue.url, attempt.message, &head);
-        let mut work = Work { attempt, seat, held_since, span, spent: Duration::ZERO };
+        let mut work = Work { attempt, seat, held_since, span, retried: false, spent: Duration::ZERO };
         let ended = Box::pin(self.run(&mut work, job)).await;
         let Work { seat, span, spent, .. } = work;
         drop(seat);
@@ -160,7 +162,7 @@ impl<R: Request> Pipeline<R> {
         // a first receive under SQS's own id can have no record: a healthy job pays for no look-up
         let look = message.receive_count > 1 || job.head.id_is_producers;
         let found = if look { self.store.find(&job.head.id, attempt.give_up).await.map_err(given_up)? } else { None };
-        let retried = found.is_some();
+        work.retried = found.is_some();
         if let Some(there) = found.map(|found| found.record) {
             if there.input_sha256 != job.head.input_sha256 || there.consumer != self.owner() {
                 return Err(reused(&job.head));
@@ -184,21 +186,15 @@ impl<R: Request> Pipeline<R> {
         };
         let requests: Vec<R> = job.requests(&self.config.worker.model.parameters)?;
         let committed = if message.receive_count == 1 {
-            Box::pin(self.compute_and_commit(work, &job, requests, retried)).await?
+            Box::pin(self.compute_and_commit(work, &job, requests)).await?
         } else {
-            Box::pin(self.compute_with_note(work, &job, requests, retried)).await?
+            Box::pin(self.compute_with_note(work, &job, requests)).await?
         };
         self.finish(work, &job.head, committed).await
     }
 
     /// With a note for whoever comes after a worker that dies.
-    async fn compute_with_note(
-        &self,
-        work: &mut Work<'_>,
-        job: &Job,
-        requests: Vec<R>,
-        retried: bool,
-    ) -> Result<Committed, Failure> {
+    async fn compute_with_note(&self, work: &mut Work<'_>, job: &Job, requests: Vec<R>) -> Result<Committed, Failure> {
         let (attempt, head) = (work.attempt, &job.head);
         let given_up = |_: GivenUp| attempt.reason();
         let message_id = &attempt.message.id;
@@ -220,7 +216,7 @@ impl<R: Request> Pipeline<R> {
         };
         let left = self.notes.leave(head, message_id, suspicion, alone.is_some(), attempt.give_up);
         let left = left.await.map_err(given_up)?;
-        let committed = self.compute_and_commit(work, job, requests, retried).await;
+        let committed = self.compute_and_commit(work, job, requests).await;
         drop(alone);
         if matches!(committed, Err(Failure::LeaseLost)) {
             self.notes.disown(left).await;
@@ -277,20 +273,9 @@ impl<R: Request> Pipeline<R> {
     }
 
     /// From the model to the record; PENDING goes out meanwhile.
-    async fn compute_and_commit(
-        &self,
-        work: &mut Work<'_>,
-        job: &Job,
-        requests: Vec<R>,
-        retried: bool,
-    ) -> Result<Committed, Failure> {
-        let (message, head) = (work.attempt.message, &job.head);
-        let pending = async {
-            if message.receive_count == 1 && self.announcer.wanted(&head.announce) {
-                self.announcer.pending(message, head).await;
-            }
-        };
-        tokio::join!(self.compute_upload_commit(work, job, requests, retried), pending).0
+    async fn compute_and_commit(&self, work: &mut Work<'_>, job: &Job, requests: Vec<R>) -> Result<Committed, Failure> {
+        let pending = self.announcer.pending(work.attempt.message, &job.head);
+        tokio::join!(self.compute_upload_commit(work, job, requests), pending).0
     }
 
     async fn compute_upload_commit(
@@ -298,7 +283,6 @@ impl<R: Request> Pipeline<R> {
         work: &mut Work<'_>,
         job: &Job,
         requests: Vec<R>,
-        retried: bool,
     ) -> Result<Committed, Failure> {
         let (attempt, head) = (work.attempt, &job.head);
         let Computed { products, mut timings, batched } = self.compute(work, job, requests).await?;
@@ -311,7 +295,7 @@ impl<R: Request> Pipeline<R> {
 
         let uploading = Instant::now();
         let seed = products.first().and_then(|p| p.seed);
-        let uploaded = self.upload(attempt, head, products, retried).await;
+        let uploaded = self.upload(attempt, head, products, work.retried).await;
         let (outputs, value) = uploaded.map_err(|error| error.failure(attempt.reason()))?;
         work.span.phase(Phase::Upload, uploading);
         timings.upload_seconds = uploading.elapsed().as_secs_f64();

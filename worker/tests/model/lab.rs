@@ -7,6 +7,7 @@ use millrace_api::ResultRecord;
 use millrace_aws_model::{Event, Model, Plan, QueueView, Rule};
 use serde_json::{Value, json};
 
+use crate::program::merge;
 use crate::wait::{until, until_true};
 
 /// The queue; on a FIFO lab `jobs.fifo`.
@@ -182,15 +183,4 @@ impl Lab {
 /// Where a job's record lies.
 pub fn record_key(job_id: &str) -> String {
     format!("{PREFIX}{job_id}.record.json")
-}
-
-fn merge(into: &mut Value, changes: Value) {
-    match (into, changes) {
-        (Value::Object(into), Value::Object(changes)) => {
-            for (key, value) in changes {
-                merge(into.entry(key).or_insert(Value::Null), value);
-            }
-        }
-        (into, value) => *into = value,
-    }
 }

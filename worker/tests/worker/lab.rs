@@ -11,6 +11,7 @@ use futures::FutureExt;
 use millrace_api::ResultRecord;
 use serde_json::{Value, json};
 
+use crate::program::merge;
 use crate::wait::{until, until_true};
 
 const ENDPOINT: &str = "MILLRACE_TEST_ENDPOINT";
@@ -257,15 +258,4 @@ pub fn record_key(job_id: &str) -> String {
 /// A string attribute of a message.
 pub fn attribute<'a>(message: &'a Message, name: &str) -> Option<&'a str> {
     message.message_attributes.as_ref()?.get(name)?.string_value()
-}
-
-fn merge(into: &mut Value, changes: Value) {
-    match (into, changes) {
-        (Value::Object(into), Value::Object(changes)) => {
-            for (key, value) in changes {
-                merge(into.entry(key).or_insert(Value::Null), value);
-            }
-        }
-        (into, value) => *into = value,
-    }
 }

@@ -69,6 +69,18 @@ pub fn write_config(lab: &Lab, name: &str, settings: &Value) -> PathBuf {
     path
 }
 
+/// Changes settings: objects are merged, everything else is replaced.
+pub fn merge(into: &mut Value, changes: Value) {
+    match (into, changes) {
+        (Value::Object(into), Value::Object(changes)) => {
+            for (key, value) in changes {
+                merge(into.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (into, value) => *into = value,
+    }
+}
+
 /// Starts a worker with `lab.settings(changes)`.
 pub fn start(lab: &Lab, name: &str, changes: Value) -> Worker {
     start_with(lab, name, changes, CREDENTIALS)
