@@ -22,6 +22,18 @@ pub struct WorkerConfig {
     /// How the worker stops.
     #[serde(default)]
     pub shutdown: ShutdownConfig,
+    /// Who may tell it to drain; nobody where it is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain: Option<DrainConfig>,
+}
+
+/// Who may tell a worker to drain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DrainConfig {
+    /// The operator's public key: the 32 bytes of an Ed25519 key in base64. A worker that finds a signature wrong reads
+    /// it again, so a new key needs no new pods.
+    pub public_key: String,
 }
 
 /// A QueueConsumer by name.

@@ -5,6 +5,7 @@
 
 mod callback_host;
 mod config;
+mod drain;
 mod key_template;
 mod model;
 mod output;
@@ -25,7 +26,8 @@ mod status;
 mod worker;
 
 pub use callback_host::{CallbackHost, CallbackHostError, CallbackHosts, CallbackUrlError, Listing};
-pub use config::{ConsumerRef, HttpConfig, ShutdownConfig, WorkerConfig};
+pub use config::{ConsumerRef, DrainConfig, HttpConfig, ShutdownConfig, WorkerConfig};
+pub use drain::{DRAIN_CLOCK_SKEW, DRAIN_LAPSES, DRAIN_PATH, DRAIN_SIGNATURE_HEADER, DRAIN_TIME_HEADER, drain_text};
 pub use key_template::{KeyFields, KeyTemplate, KeyTemplateError};
 pub use model::{
     BatchSpec, CacheSpec, Device, EmptyDirCache, HuggingFaceSource, ModelSource, ModelSpec,
@@ -35,13 +37,13 @@ pub use output::{CallbackSpec, ConditionalWrites, OutputSpec, ReplyFormat, Reply
 pub use queue::{AllowSpec, BodyFormat, InvalidInputPolicy, MappingSpec, QueueSpec, RetrySpec};
 pub use queue_url::{QueueUrl, QueueUrlError, is_fifo};
 pub use record::{JobStatus, RecordError, RecordModel, RecordOutput, ResultRecord, Timings};
-pub use state::{JobState, Problem, ServiceSeconds, WorkerState};
+pub use state::{Activity, Failing, JobState, Problem, Received, ServiceSeconds, WorkerState};
 
 #[cfg(feature = "kube")]
 pub use consumer::{GROUP, QueueConsumer, QueueConsumerSpec, VERSION, crd, crd_yaml};
 #[cfg(feature = "kube")]
-pub use scaling::{ScalingSpec, ScalingTarget};
+pub use scaling::{ScalingMode, ScalingSchedule, ScalingSpec, ScalingTarget};
 #[cfg(feature = "kube")]
-pub use status::{LastScale, QueueConsumerStatus, QueueDepth, condition, reason};
+pub use status::{Estimates, LastScale, QueueConsumerStatus, QueueDepth, condition, reason};
 #[cfg(feature = "kube")]
 pub use worker::{GpuSpec, ImagePullPolicy, Resources, UpdateStrategy, WorkerSpec};

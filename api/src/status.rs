@@ -28,11 +28,16 @@ pub struct QueueConsumerStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue: Option<QueueDepth>,
 
+    /// What was measured, to two digits, for the decisions after a restart of the operator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub estimates: Option<Estimates>,
+
     /// The last change of the worker count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_scale: Option<LastScale>,
 
-    /// Ready, QueueAccessible, WorkersAvailable and ScalingActive; Reconciling, Stalled and Degraded while they hold.
+    /// Ready, QueueAccessible, WorkersAvailable and ScalingActive; Reconciling, Stalled, Degraded, BudgetLimited and
+    /// QueueShared while they hold.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
@@ -48,6 +53,27 @@ pub struct QueueDepth {
     pub in_flight: i64,
     /// Messages that become visible later.
     pub delayed: i64,
+    /// For about how many seconds the oldest message that can be received has waited, as far as workers tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest_message_age_seconds: Option<i64>,
+}
+
+/// What was measured. Each is missing until there was something to measure.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Estimates {
+    /// Wall time that a job holds a slot, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_seconds: Option<f64>,
+    /// From when a pod is asked for until its worker is ready, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready_seconds: Option<f64>,
+    /// Messages that arrive in a minute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arrivals_per_minute: Option<f64>,
+    /// From when the queue fell silent until the next message came, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gap_seconds: Option<f64>,
 }
 
 /// The last change of the worker count.
@@ -79,8 +105,12 @@ pub mod condition {
     pub const RECONCILING: &str = "Reconciling";
     /// Only while true: nothing will get better without a change of the spec or its surroundings (kstatus).
     pub const STALLED: &str = "Stalled";
-    /// Only while true: a worker that runs reports a problem.
+    /// Only while true: workers crash, fail every job, or report a problem.
     pub const DEGRADED: &str = "Degraded";
+    /// Only while true: a GPU budget keeps the consumer from the workers that its queue needs.
+    pub const BUDGET_LIMITED: &str = "BudgetLimited";
+    /// Only while true: another QueueConsumer reads the same queue.
+    pub const QUEUE_SHARED: &str = "QueueShared";
 }
 
 /// Reasons of conditions that the operator gives itself; others are Kubernetes' or a worker's own words.

@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use millrace_api::{JobState, Problem, ServiceSeconds, WorkerState};
+use millrace_api::{Activity, JobState, Problem, ServiceSeconds, WorkerState};
 
 use crate::lease::CEILING;
 use crate::message::Message;
@@ -188,6 +188,11 @@ impl State {
             worker: self.worker.clone(),
             ready: self.is_ready(),
             draining: self.draining.load(Ordering::Acquire),
+            activity: Activity::default(),
+            receiving: 0,
+            last_received: None,
+            empty_since: None,
+            failing: None,
             capacity: self.capacity,
             busy: inner.jobs.len() as u32,
             jobs: inner.jobs.values().map(job).collect(),

@@ -32,5 +32,6 @@ fn config(consumer: &Validated) -> WorkerConfig {
         output: spec.output.clone(),
         http: HttpConfig { port: PORT },
         shutdown: ShutdownConfig { grace_period_seconds: u64::try_from(grace).unwrap_or_default() },
+        drain: None,
     }
 }

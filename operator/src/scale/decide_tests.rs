@@ -13,6 +13,7 @@ fn scaling(min: i32, max: i32) -> ScalingSpec {
         target: ScalingTarget { queue_delay_seconds: None, messages_per_replica: Some(5) },
         scale_to_zero_after_seconds: 300,
         scale_down_stabilization_seconds: 60,
+        ..ScalingSpec::default()
     }
 }
 

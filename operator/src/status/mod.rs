@@ -76,8 +76,14 @@ pub(crate) fn compute(
         desired_replicas,
         // The last known counts stay while the queue cannot be read; QueueAccessible says that they are old.
         queue: depth
-            .map(|depth| QueueDepth { visible: depth.visible, in_flight: depth.in_flight, delayed: depth.delayed })
+            .map(|depth| QueueDepth {
+                visible: depth.visible,
+                in_flight: depth.in_flight,
+                delayed: depth.delayed,
+                oldest_message_age_seconds: None,
+            })
             .or(before.queue),
+        estimates: None,
         last_scale: unreported.or(before.last_scale.as_ref()).cloned(),
         conditions: conditions.into_iter().map(|finding| finding.dated(&before.conditions, generation, now)).collect(),
     }
