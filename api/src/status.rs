@@ -137,6 +137,16 @@ pub mod reason {
     pub const NOT_READ_YET: &str = "NotReadYet";
     /// Kubernetes refused one of the objects.
     pub const APPLY_FAILED: &str = "ApplyFailed";
+    /// `scaling.mode` is Paused.
+    pub const PAUSED: &str = "Paused";
+    /// `scaling.mode` is DryRun.
+    pub const DRY_RUN: &str = "DryRun";
+    /// Every job fails.
+    pub const JOBS_FAILING: &str = "JobsFailing";
+    /// A GPU budget leaves no more workers.
+    pub const GPU_BUDGET: &str = "GpuBudget";
+    /// Another QueueConsumer reads the same queue.
+    pub const SAME_QUEUE: &str = "SameQueue";
     /// An object of the wanted name belongs to somebody else.
     pub const NAME_TAKEN: &str = "NameTaken";
 }

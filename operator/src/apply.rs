@@ -24,7 +24,7 @@ use crate::build::{Built, Resources, parts};
 use crate::error::{CallError, within};
 use crate::memory::Memory;
 use crate::observe::{Observed, deployment_replicas};
-use crate::scale::{Decision, Reason};
+use crate::scale::Decision;
 use crate::validate::Validated;
 
 /// The one field manager of everything that the operator writes.
@@ -195,10 +195,7 @@ impl Hand<'_> {
     /// Remembers a change of the count at once: what comes after it may fail.
     fn scaled(&mut self, decision: &Decision, from: i32, to: i32) {
         if from != to {
-            let reason = match decision.reason {
-                Reason::Rule => decision.rule.to_string(),
-                reason => reason.to_string(),
-            };
+            let reason = decision.word();
             let (time, message) = (Time(Timestamp::now()), decision.message.clone());
             self.memory.unreported = Some(LastScale { time, from, to, reason, message });
         }

@@ -99,11 +99,12 @@ impl Bench {
             service_account: self.meta(ACCOUNT),
             budget: self.meta("/apis/policy/v1/namespaces/demo/poddisruptionbudgets/sdxl"),
             reading: Reading { at: Instant::now(), depth },
+            shared_with: Vec::new(),
             workers: Vec::new(),
             history: self.memory.history.clone(),
             last_desired: 0,
         };
-        let decision = decide(&consumer, &seen, Instant::now());
+        let decision = decide(&consumer, &seen, None, Instant::now());
         let built = build(&consumer, &defaults()).unwrap();
         let applied = apply(&self.client, &consumer, built, &decision, &seen, &mut self.memory);
         Box::pin(applied).await.map(|r| r.stage)

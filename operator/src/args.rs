@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use crate::scale::budget::Budgets;
 use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 /// Reconciles QueueConsumers into worker Deployments and scales them by their queues.
@@ -36,6 +37,11 @@ pub struct RunArgs {
     /// Namespaces to watch, separated by commas. Empty: all.
     #[arg(long, env = "MILLRACE_WATCH_NAMESPACES", value_delimiter = ',', num_args = 0..)]
     pub watch_namespaces: Vec<String>,
+
+    /// GPUs that the workers of all QueueConsumers together may hold, by resource name: `nvidia.com/gpu=8,amd.com/gpu=4`.
+    /// They are shared by spec.scaling.priority and weight. Empty: no limit.
+    #[arg(long, env = "MILLRACE_GPU_BUDGETS", default_value = "")]
+    pub gpu_budgets: Budgets,
 
     /// Where /healthz, /readyz and /metrics are served.
     #[arg(long, env = "MILLRACE_HTTP_ADDRESS", default_value = "0.0.0.0:8080")]

@@ -22,10 +22,11 @@ use crate::build::{Defaults, build};
 use crate::error::Error;
 use crate::memory::{Memories, Memory};
 use crate::metrics::Metrics;
-use crate::observe::{Observed, Sources, observe};
+use crate::observe::{Observed, Sources, held, observe};
 use crate::queue::{Queues, Read, Trigger};
+use crate::scale::budget::{Claim, Ledger};
 use crate::scale::decide;
-use crate::status::{self, Outcome};
+use crate::status::{self, News, Outcome};
 use crate::validate::validate;
 use crate::workers::{Worker, WorkerClient};
 use crate::world::{Scope, Watches, World};
@@ -39,6 +40,8 @@ const RESYNC: Duration = Duration::from_mins(5);
 const WORKING: Duration = Duration::from_secs(5);
 /// The next look at workers that are idle.
 const RESTING: Duration = Duration::from_secs(30);
+/// A status that tells nothing new but counts is written no more often than this.
+const COUNTS: Duration = Duration::from_secs(30);
 /// The next decision after the count moved under this one.
 const MOVED: Duration = Duration::from_millis(500);
 
@@ -51,6 +54,7 @@ pub(crate) struct Context<R> {
     pub(crate) recorder: Recorder,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) memories: Memories,
+    pub(crate) ledger: Ledger,
 }
 
 impl<R: Read> Context<R> {
@@ -58,6 +62,7 @@ impl<R: Read> Context<R> {
     fn forget(&self, key: &ObjectRef<QueueConsumer>) {
         self.queues.forget(key);
         self.memories.forget(key);
+        self.ledger.forget(key);
         self.metrics.forget(key);
     }
 }
@@ -91,9 +96,14 @@ pub(crate) async fn run<R: Read>(
     let triggered =
         futures::stream::unfold(triggered, async |mut triggered| Some((triggered.recv().await?, triggered)));
     let scoped = Arc::new(Scoped { context, world: world.clone(), trigger });
-    let listed = world.clone();
+    let listed = Arc::clone(&scoped);
     tokio::spawn(async move {
-        listed.listed().await;
+        listed.world.listed().await;
+        let consumers = listed.world.consumers.state();
+        let held = consumers.iter().filter_map(|consumer| {
+            Some((ObjectRef::from(&**consumer), Claim::held(consumer, held(&listed.world, consumer))?))
+        });
+        listed.context.ledger.note(held, &listed.trigger);
         readiness.listed();
     });
     Controller::for_stream(consumers, world.consumers)
@@ -165,9 +175,9 @@ async fn pass<R: Read>(
     let Scoped { context, world, trigger } = scoped;
     let sources = Sources { world, queues: &context.queues, workers: &context.workers, trigger };
     let seen = observe(consumer, &sources, memory).await;
-    let outcome = Box::pin(act(consumer, context, &seen, memory)).await;
-    tell(consumer, context, &seen, &outcome, memory).await?;
-    let next = next_look(&seen, &outcome);
+    let outcome = Box::pin(act(consumer, context, trigger, &seen, memory)).await;
+    let untold = tell(consumer, context, &seen, &outcome, memory).await?;
+    let next = next_look(&seen, &outcome).min(untold.unwrap_or(RESYNC));
     match outcome {
         Outcome::Failed(_, error) => Err(error.into()),
         Outcome::Invalid(_) | Outcome::Done(..) => Ok(Action::requeue(next)),
@@ -178,6 +188,7 @@ async fn pass<R: Read>(
 async fn act<R: Read>(
     consumer: &Arc<QueueConsumer>,
     context: &Context<R>,
+    trigger: &Trigger,
     seen: &Observed,
     memory: &mut Memory,
 ) -> Outcome {
@@ -185,7 +196,14 @@ async fn act<R: Read>(
         Ok(validated) => validated,
         Err(problems) => return Outcome::Invalid(problems),
     };
-    let decision = decide(&validated, seen, Instant::now());
+    let now = Instant::now();
+    // What it needs is claimed before it is said what it gets.
+    let needed = decide(&validated, seen, None, now);
+    let claim = Claim::of(&validated, seen, &needed);
+    let decision = match claim.and_then(|claim| context.ledger.claim(&ObjectRef::from(&**consumer), claim, trigger)) {
+        Some(grant) => decide(&validated, seen, Some(grant), now),
+        None => needed,
+    };
     let depth = seen.reading.depth.as_ref().ok().copied();
     let news = depth.is_some() && memory.depth != depth;
     memory.depth = depth;
@@ -212,29 +230,38 @@ async fn act<R: Read>(
     }
 }
 
-/// Status and Events, where there is something new.
+/// Status and Events, where there is something new. Says when to come again for what was not told yet.
 async fn tell<R: Read>(
     consumer: &QueueConsumer,
     context: &Context<R>,
     seen: &Observed,
     outcome: &Outcome,
     memory: &mut Memory,
-) -> Result<(), Error> {
+) -> Result<Option<Duration>, Error> {
     let before = memory.status.take().or_else(|| consumer.status.clone()).unwrap_or_default();
     let after = status::compute(consumer, seen, outcome, &before, memory.unreported.as_ref(), Timestamp::now());
     context.metrics.replicas(&ObjectRef::from(consumer), after.desired_replicas, after.ready_replicas);
-    if after == before {
+    let untold = match status::news(&before, &after) {
+        News::None => Some(None),
+        News::Counts => {
+            let wait = memory.status_written.map(|written| COUNTS.saturating_sub(written.elapsed()));
+            wait.filter(|wait| !wait.is_zero()).map(Some)
+        }
+        News::More => None,
+    };
+    if let Some(untold) = untold {
         memory.status = Some(before);
         memory.unreported = None;
-        return Ok(());
+        return Ok(untold);
     }
     // First, so that what was done is told even where the status cannot be written.
     events::publish(&context.recorder, consumer, outcome, &before, &after).await;
     // What is remembered is empty on failure, so that the next pass compares with what the cluster has and writes again.
     status::write(&context.client, consumer, &after).await?;
     memory.status = Some(after);
+    memory.status_written = Some(Instant::now());
     memory.unreported = None;
-    Ok(())
+    Ok(None)
 }
 
 /// When to look again without being woken.

@@ -8,6 +8,7 @@ pub mod args;
 
 mod apply;
 mod build;
+mod clock;
 mod controller;
 mod error;
 mod events;

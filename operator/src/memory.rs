@@ -1,5 +1,5 @@
 //! What the operator keeps about a QueueConsumer between two passes. Nothing in it is needed for correctness: a restart
-//! begins with none.
+//! begins with none but the estimates, which the status remembers.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -29,6 +29,8 @@ pub(crate) struct Memory {
     pub(crate) applied: HashMap<&'static str, Fingerprint>,
     /// The status as it was written last; the watched one may be older.
     pub(crate) status: Option<QueueConsumerStatus>,
+    /// When a status was written last.
+    pub(crate) status_written: Option<Instant>,
     /// The last change of the count, from when it was made until a status that tells it is written.
     pub(crate) unreported: Option<LastScale>,
     /// Passes that failed in a row.
@@ -39,7 +41,8 @@ impl Memory {
     /// Forgets all if it is about another object of the same name.
     pub(crate) fn about(&mut self, consumer: &QueueConsumer) {
         if self.uid != consumer.uid() {
-            *self = Self { uid: consumer.uid(), ..Self::default() };
+            let history = History::restored(consumer.status.as_ref());
+            *self = Self { uid: consumer.uid(), history, ..Self::default() };
         }
     }
 }

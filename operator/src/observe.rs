@@ -9,11 +9,12 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Resource as _, ResourceExt as _};
-use millrace_api::QueueConsumer;
+use millrace_api::{QueueConsumer, is_fifo};
 
 use crate::build::names::LABEL_INSTANCE;
+use crate::clock;
 use crate::memory::Memory;
-use crate::queue::{QueueAddress, Queues, Read, Reading, Trigger};
+use crate::queue::{Outlook, QueueAddress, Queues, Read, Reading, Trigger, interval};
 use crate::scale::History;
 use crate::validate::Validated;
 use crate::workers::{Worker, WorkerClient};
@@ -34,6 +35,8 @@ pub(crate) struct Observed {
     pub(crate) service_account: Option<ObjectMeta>,
     pub(crate) budget: Option<ObjectMeta>,
     pub(crate) reading: Reading,
+    /// Other QueueConsumers of the same queue.
+    pub(crate) shared_with: Vec<String>,
     /// What workers said; empty while there are none.
     pub(crate) workers: Vec<Worker>,
     pub(crate) history: History,
@@ -49,6 +52,11 @@ impl Observed {
             Some(deployment) => deployment_replicas(deployment),
             None => self.last_desired.clamp(scaling.min_replicas, scaling.max_replicas.max(scaling.min_replicas)),
         }
+    }
+
+    /// Workers that take up room: asked for, or still there.
+    pub(crate) fn held(&self, replicas: i32) -> i32 {
+        replicas.max(i32::try_from(self.pods.len()).unwrap_or(i32::MAX))
     }
 
     /// Whether pods of an older template are still there, or Kubernetes has not seen the newest one yet.
@@ -87,15 +95,25 @@ pub(crate) async fn observe<R: Read>(
     let world = sources.world;
     let deployment = child(&world.deployments, consumer);
     let pods = pods(world, consumer);
-    let working = !pods.is_empty() || deployment.as_deref().is_some_and(|d| deployment_replicas(d) > 0);
+    let workers = ask(&pods, sources.workers, memory).await;
     let key = ObjectRef::from(consumer);
-    let reading = if let Ok(address) = QueueAddress::of(&consumer.spec.queue) {
-        sources.queues.read(&key, &address, working, sources.trigger)
+    let (reading, shared_with) = if let Ok(address) = QueueAddress::of(&consumer.spec.queue) {
+        let replicas = deployment.as_deref().map_or(0, deployment_replicas);
+        let scaling = &consumer.spec.scaling;
+        let outlook = Outlook {
+            target: scaling.target.queue_delay_seconds,
+            working: !pods.is_empty() || replicas > 0,
+            // On a FIFO queue it says only that no message group is free.
+            receives_nothing: !is_fifo(&consumer.spec.queue.url) && workers.iter().any(Worker::receives_nothing),
+            at_most: replicas >= scaling.max_replicas,
+            calm: memory.history.is_calm(clock::seconds(Instant::now())),
+        };
+        let reading = sources.queues.read(&key, &address, interval(&outlook), sources.trigger);
+        (reading, sources.queues.sharing(&key, &address))
     } else {
         sources.queues.forget(&key);
-        Reading::none(Instant::now())
+        (Reading::none(Instant::now()), Vec::new())
     };
-    let workers = ask(&pods, sources.workers, memory).await;
     let status = memory.status.as_ref().or(consumer.status.as_ref());
     Observed {
         deployment,
@@ -104,10 +122,17 @@ pub(crate) async fn observe<R: Read>(
         service_account: child(&world.service_accounts, consumer).map(|object| object.metadata.clone()),
         budget: child(&world.budgets, consumer).map(|object| object.metadata.clone()),
         reading,
+        shared_with,
         workers,
         history: memory.history.clone(),
         last_desired: status.map_or(0, |status| status.desired_replicas),
     }
+}
+
+/// Workers of a consumer that take up room, before anything else is known about it.
+pub(crate) fn held(world: &World, consumer: &QueueConsumer) -> i32 {
+    let replicas = child(&world.deployments, consumer).as_deref().map_or(0, deployment_replicas);
+    replicas.max(i32::try_from(pods(world, consumer).len()).unwrap_or(i32::MAX))
 }
 
 fn pods(world: &World, consumer: &QueueConsumer) -> Vec<Arc<Pod>> {

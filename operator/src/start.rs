@@ -19,6 +19,7 @@ use crate::lease::Elector;
 use crate::memory::Memories;
 use crate::metrics::Metrics;
 use crate::queue::{AwsReader, Queues};
+use crate::scale::budget::Ledger;
 use crate::telemetry;
 use crate::workers::WorkerClient;
 use crate::world::Scope;
@@ -92,6 +93,12 @@ async fn work(
     readiness: &Arc<Readiness>,
     stop: &CancellationToken,
 ) {
+    let namespaces = args.namespaces();
+    let scopes: Vec<Scope> = if namespaces.is_empty() {
+        vec![Scope::Cluster]
+    } else {
+        namespaces.into_iter().map(Scope::Namespace).collect()
+    };
     let reporter = Reporter { controller: FIELD_MANAGER.into(), instance: args.pod_name.clone() };
     let context = Arc::new(Context {
         defaults: Defaults {
@@ -104,14 +111,9 @@ async fn work(
         recorder: Recorder::new(client.clone(), reporter),
         metrics: Arc::clone(metrics),
         memories: Memories::default(),
+        ledger: Ledger::new(args.gpu_budgets.clone(), scopes.len()),
         client,
     });
-    let namespaces = args.namespaces();
-    let scopes: Vec<Scope> = if namespaces.is_empty() {
-        vec![Scope::Cluster]
-    } else {
-        namespaces.into_iter().map(Scope::Namespace).collect()
-    };
     tracing::info!(?scopes, "watching");
     readiness.needs(scopes.len());
     join_all(

@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::build::{ANNOTATION_PREFIX, names};
 use crate::queue::QueueAddress;
 use crate::scale::Rule;
+use crate::scale::schedule::Schedule;
 
 /// A field whose value cannot work.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +44,8 @@ pub(crate) struct Validated {
     pub(crate) owner: OwnerReference,
     /// How many workers the queue needs.
     pub(crate) rule: Rule,
+    /// `spec.scaling.schedules`, read.
+    pub(crate) schedules: Vec<Schedule>,
     /// `spec.worker.affinity`, read.
     pub(crate) affinity: Option<Affinity>,
 }
@@ -54,6 +57,10 @@ impl Validated {
 
     pub(crate) fn namespace(&self) -> String {
         self.consumer.namespace().unwrap_or_default()
+    }
+
+    pub(crate) fn consumer(&self) -> &QueueConsumer {
+        &self.consumer
     }
 
     pub(crate) fn spec(&self) -> &QueueConsumerSpec {
@@ -100,12 +107,13 @@ pub(crate) fn validate(consumer: &Arc<QueueConsumer>) -> Result<Validated, Vec<P
         problems.push(problem);
         Rule::MessagesPerReplica(1)
     });
+    let schedules = Schedule::all(&spec.scaling.schedules, &mut problems);
     let owner = consumer.controller_owner_ref(&()).unwrap_or_else(|| {
         problems.push(Problem::new("metadata.uid", "is missing: this object does not come from an API server"));
         OwnerReference::default()
     });
     if problems.is_empty() {
-        Ok(Validated { consumer: Arc::clone(consumer), owner, rule, affinity })
+        Ok(Validated { consumer: Arc::clone(consumer), owner, rule, schedules, affinity })
     } else {
         Err(problems)
     }

@@ -55,6 +55,11 @@ impl Worker {
         }
     }
 
+    /// Its receives come back empty although it has free slots.
+    pub(crate) fn receives_nothing(&self) -> bool {
+        self.state().is_some_and(|state| state.ready && !state.draining && state.empty_since.is_some())
+    }
+
     /// It holds jobs, or that cannot be excluded.
     pub(crate) fn is_busy(&self) -> bool {
         match &self.report {

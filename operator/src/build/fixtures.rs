@@ -63,6 +63,7 @@ pub(crate) fn observed() -> Observed {
         service_account: None,
         budget: None,
         reading: Reading { at: Instant::now(), depth: Ok(Depth { visible: 20, ..Depth::default() }) },
+        shared_with: Vec::new(),
         workers: Vec::new(),
         history: crate::scale::History::default(),
         last_desired: 0,

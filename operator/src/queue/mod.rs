@@ -11,8 +11,11 @@ mod read;
 
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 pub(crate) use address::QueueAddress;
 pub(crate) use error::QueueError;
+pub(crate) use plan::{Outlook, interval};
 pub(crate) use poll::{Queues, Trigger};
 pub(crate) use read::{AwsReader, Read};
 
@@ -20,7 +23,7 @@ pub(crate) use read::{AwsReader, Read};
 const STALE: Duration = Duration::from_mins(3);
 
 /// The counts of a queue, as SQS reports them (approximate).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Depth {
     /// Messages that can be received now.
     pub(crate) visible: i64,

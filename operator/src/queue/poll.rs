@@ -15,8 +15,8 @@ use crate::metrics::Metrics;
 
 /// Where the name of a QueueConsumer goes whose queue has a new reading.
 pub(crate) type Trigger = mpsc::UnboundedSender<ObjectRef<QueueConsumer>>;
-/// How old a reading may be that stays when a later one fails in a way that may pass by itself.
-const KEEP: Duration = Duration::from_secs(30);
+/// How old a reading may be that stays when a later one fails in a way that may pass by itself: twice the longest interval.
+const KEEP: Duration = Duration::from_secs(70);
 
 type Key = ObjectRef<QueueConsumer>;
 
@@ -34,13 +34,13 @@ struct Shared<R> {
 struct Poller {
     latest: Reading,
     subscribers: HashMap<Key, Subscriber>,
-    /// Whether any subscriber has workers.
-    workers: watch::Sender<bool>,
+    /// The shortest interval that a subscriber wants.
+    interval: watch::Sender<Duration>,
     task: AbortHandle,
 }
 
 struct Subscriber {
-    workers: bool,
+    interval: Duration,
     trigger: Trigger,
 }
 
@@ -56,15 +56,27 @@ impl<R: Read> Queues<R> {
         Self { shared: Arc::new(Shared { reader, metrics, pollers: Mutex::default() }) }
     }
 
-    /// The last reading of a consumer's queue. From now on that queue is read, faster where the consumer has workers,
-    /// and `trigger` gets the consumer's name whenever a reading differs from the one before.
-    pub(crate) fn read(&self, key: &Key, address: &QueueAddress, workers: bool, trigger: &Trigger) -> Reading {
+    /// The last reading of a consumer's queue. From now on that queue is read at least at this interval, and `trigger`
+    /// gets the consumer's name whenever a reading differs from the one before.
+    pub(crate) fn read(&self, key: &Key, address: &QueueAddress, interval: Duration, trigger: &Trigger) -> Reading {
         let mut pollers = self.shared.pollers();
         pollers.retain(|other, poller| other == address || poller.without(key));
-        let poller = pollers.entry(address.clone()).or_insert_with(|| self.shared.clone().start(address.clone()));
-        poller.subscribers.insert(key.clone(), Subscriber { workers, trigger: trigger.clone() });
+        let poller =
+            pollers.entry(address.clone()).or_insert_with(|| self.shared.clone().start(address.clone(), interval));
+        poller.subscribers.insert(key.clone(), Subscriber { interval, trigger: trigger.clone() });
         poller.replan();
         poller.latest.as_of(Instant::now())
+    }
+
+    /// The other consumers of a consumer's queue, by name.
+    pub(crate) fn sharing(&self, key: &Key, address: &QueueAddress) -> Vec<String> {
+        let pollers = self.shared.pollers();
+        let subscribers = pollers.get(address).map(|poller| poller.subscribers.keys());
+        let others = subscribers.into_iter().flatten().filter(|other| *other != key);
+        let mut names: Vec<String> =
+            others.map(|other| format!("{}/{}", other.namespace.as_deref().unwrap_or_default(), other.name)).collect();
+        names.sort();
+        names
     }
 
     /// A consumer is gone, or its queue is unknown.
@@ -78,14 +90,14 @@ impl<R: Read> Shared<R> {
         self.pollers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn start(self: Arc<Self>, address: QueueAddress) -> Poller {
-        let (workers, plan) = watch::channel(false);
+    fn start(self: Arc<Self>, address: QueueAddress, interval: Duration) -> Poller {
+        let (interval, plan) = watch::channel(interval);
         let task = tokio::spawn(self.poll(address, plan)).abort_handle();
-        Poller { latest: Reading::none(Instant::now()), subscribers: HashMap::new(), workers, task }
+        Poller { latest: Reading::none(Instant::now()), subscribers: HashMap::new(), interval, task }
     }
 
     /// Reads one queue until it is aborted.
-    async fn poll(self: Arc<Self>, address: QueueAddress, mut workers: watch::Receiver<bool>) {
+    async fn poll(self: Arc<Self>, address: QueueAddress, mut interval: watch::Receiver<Duration>) {
         let mut failures = 0_u32;
         loop {
             let depth = self.reader.read(&address).await;
@@ -95,10 +107,10 @@ impl<R: Read> Shared<R> {
             self.publish(&address, Reading { at: read.into_std(), depth: depth.clone() });
             let jitter = fastrand::f64();
             loop {
-                let next = read + plan::wait(&depth, *workers.borrow_and_update(), failures, jitter);
+                let next = read + plan::wait(&depth, *interval.borrow_and_update(), failures, jitter);
                 tokio::select! {
                     () = sleep_until(next) => break,
-                    changed = workers.changed() => if changed.is_err() { return },
+                    changed = interval.changed() => if changed.is_err() { return },
                 }
             }
         }
@@ -143,8 +155,9 @@ impl Poller {
     }
 
     fn replan(&self) {
-        let any = self.subscribers.values().any(|s| s.workers);
-        self.workers.send_if_modified(|workers| std::mem::replace(workers, any) != any);
+        if let Some(shortest) = self.subscribers.values().map(|s| s.interval).min() {
+            self.interval.send_if_modified(|interval| std::mem::replace(interval, shortest) != shortest);
+        }
     }
 }
 

@@ -37,8 +37,8 @@ impl Bench {
         Self { queues: Queues::new(fake, Arc::default()), depth, calls, trigger, triggered }
     }
 
-    fn read(&self, name: &str, url: &str, workers: bool) -> Reading {
-        self.queues.read(&key(name), &address(url), workers, &self.trigger)
+    fn read(&self, name: &str, url: &str, seconds: u64) -> Reading {
+        self.queues.read(&key(name), &address(url), Duration::from_secs(seconds), &self.trigger)
     }
 
     /// How many calls are made while so much time goes by.
@@ -77,19 +77,19 @@ const MINUTE: Duration = Duration::from_mins(1);
 async fn an_idle_queue_is_read_at_most_six_times_a_minute_however_often_it_is_asked_for() {
     let bench = Bench::new();
     for _ in 0..100 {
-        bench.read("a", "q", false);
-        bench.read("b", "q", false);
+        bench.read("a", "q", 10);
+        bench.read("b", "q", 10);
     }
     let calls = bench.calls_in(10 * MINUTE).await;
     assert!((40..=60).contains(&calls), "{calls} in ten minutes");
 }
 
 #[tokio::test(start_paused = true)]
-async fn workers_make_it_faster_at_once() {
+async fn a_shorter_interval_counts_at_once() {
     let bench = Bench::new();
-    bench.read("a", "q", false);
+    bench.read("a", "q", 10);
     bench.calls_in(Duration::from_secs(6)).await;
-    bench.read("a", "q", true);
+    bench.read("a", "q", 5);
     assert_eq!(bench.calls_in(Duration::from_secs(1)).await, 1, "6 s after the last reading");
     let calls = bench.calls_in(MINUTE).await;
     assert!((10..=12).contains(&calls), "{calls} in a minute");
@@ -98,14 +98,14 @@ async fn workers_make_it_faster_at_once() {
 #[tokio::test(start_paused = true)]
 async fn consumers_are_told_of_changes_only() {
     let mut bench = Bench::new();
-    assert_eq!(bench.read("a", "q", true).depth, Err(QueueError::NotReadYet));
-    bench.read("b", "q", true);
+    assert_eq!(bench.read("a", "q", 5).depth, Err(QueueError::NotReadYet));
+    bench.read("b", "q", 5);
     bench.calls_in(MINUTE).await;
     assert_eq!(bench.names(), ["a", "b"], "the first reading, then nothing new");
     *bench.depth.lock().unwrap() = Ok(Depth { visible: 50, ..Depth::default() });
     bench.calls_in(Duration::from_secs(6)).await;
     assert_eq!(bench.names(), ["a", "b"]);
-    assert_eq!(bench.read("a", "q", true).depth.unwrap().visible, 50);
+    assert_eq!(bench.read("a", "q", 5).depth.unwrap().visible, 50);
     *bench.depth.lock().unwrap() = Err(QueueError::NotFound { queue: "q".into(), place: "p".into() });
     bench.calls_in(5 * MINUTE).await;
     assert_eq!(bench.names(), ["a", "b"], "an error that stays is told once");
@@ -117,21 +117,31 @@ async fn one_answer_that_is_missing_changes_nothing_and_many_do() {
     let ok = Ok(Depth { visible: 7, ..Depth::default() });
     let throttled = Err(QueueError::Throttled { queue: "q".into(), detail: "slow".into() });
     (*bench.depth.lock().unwrap()).clone_from(&ok);
-    bench.read("a", "q", true);
+    bench.read("a", "q", 5);
     bench.calls_in(Duration::from_secs(2)).await;
     assert_eq!(bench.names(), ["a"]);
     (*bench.depth.lock().unwrap()).clone_from(&throttled);
     assert!(bench.calls_in(Duration::from_secs(14)).await >= 2, "it is tried again soon");
-    assert_eq!((bench.names(), bench.read("a", "q", true).depth), (Vec::new(), ok));
-    bench.calls_in(MINUTE).await;
-    assert_eq!((bench.names(), bench.read("a", "q", true).depth), (vec!["a".to_owned()], throttled));
+    assert_eq!((bench.names(), bench.read("a", "q", 5).depth), (Vec::new(), ok));
+    bench.calls_in(2 * MINUTE).await;
+    assert_eq!((bench.names(), bench.read("a", "q", 5).depth), (vec!["a".to_owned()], throttled));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_shares_a_queue_is_known() {
+    let bench = Bench::new();
+    for name in ["a", "b", "c"] {
+        bench.read(name, if name == "c" { "other" } else { "q" }, 10);
+    }
+    assert_eq!(bench.queues.sharing(&key("a"), &address("q")), ["demo/b"]);
+    assert!(bench.queues.sharing(&key("c"), &address("other")).is_empty());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_queue_that_nobody_wants_is_not_read() {
     let bench = Bench::new();
-    bench.read("a", "q", true);
-    bench.read("b", "q", true);
+    bench.read("a", "q", 5);
+    bench.read("b", "q", 5);
     bench.queues.forget(&key("a"));
     assert!(bench.calls_in(MINUTE).await > 0, "b still wants it");
     bench.queues.forget(&key("b"));
@@ -141,7 +151,7 @@ async fn a_queue_that_nobody_wants_is_not_read() {
 #[tokio::test(start_paused = true)]
 async fn a_consumer_that_moves_leaves_its_old_queue() {
     let bench = Bench::new();
-    bench.read("a", "old", true);
-    bench.read("a", "new", true);
+    bench.read("a", "old", 5);
+    bench.read("a", "new", 5);
     assert_eq!(bench.queues.shared.pollers().len(), 1);
 }

@@ -1,31 +1,43 @@
 //! The decision: how many workers, by which rule, and why.
 //!
 //! - An unknown depth holds the count.
-//! - More workers at once and in one write; fewer only when the highest wish of the stabilization window is lower, never
-//!   fewer than are busy, and not while a rollout goes on.
+//! - More workers at once and in one write, up to what can be of use (`limits.rs`); fewer only when the highest wish of
+//!   the stabilization window is lower, never fewer than are busy, and not while a rollout goes on.
 //! - Visible messages wake a consumer from zero, in-flight ones alone do not: the counts are approximate, and what is in
-//!   flight may belong to a worker that has just gone. Zero needs an empty queue and idle workers for as long as the
-//!   spec says.
+//!   flight may belong to a worker that has just gone. Zero needs an empty queue and idle workers for as long as
+//!   `warmth.rs` says.
 
-use std::cmp::Ordering;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use millrace_api::ScalingSpec;
+use millrace_api::{ScalingMode, ScalingSpec};
+use serde::{Deserialize, Serialize};
 
+use super::budget::Grant;
+use super::estimate::{Reported, SERVICE_PRIOR};
 use super::inputs::Inputs;
+use super::limits::{Kind, Limit, limit};
+use super::need::{Load, Need, need};
+use super::warmth::{Warmth, warmth};
 use super::{History, Rule};
+use crate::clock;
 use crate::observe::Observed;
 use crate::queue::Depth;
 use crate::validate::Validated;
 
+/// Messages in flight that no worker holds come back when their lease ends. Those that have not come back so long after
+/// it are hidden until they are tried again or begun, and nobody need wait for them, in seconds.
+const COMING_BACK: f64 = 60.0;
+
 /// Why a count is what it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Reason {
     /// As the rule says.
     Rule,
     /// The rule says fewer.
     MinReplicas,
+    /// The rule says fewer than a schedule that holds now.
+    Scheduled,
     /// The rule says more.
     MaxReplicas,
     /// Nothing waits, and nobody works any more.
@@ -40,11 +52,38 @@ pub(crate) enum Reason {
     RolloutInProgress,
     /// The queue could not be read: the count stays.
     DepthUnknown,
+    /// Every job fails: more workers would only fail more of them.
+    JobsFailing,
+    /// Workers do not come up: more would not either.
+    WorkersBroken,
+    /// Pods wait for nodes that do not come.
+    Unschedulable,
+    /// Workers of a FIFO queue find no free message group.
+    BlockedByMessageGroups,
+    /// A FIFO queue's message groups are found out step by step.
+    ExploringMessageGroups,
+    /// A GPU budget leaves no more.
+    BudgetLimited,
+    /// `scaling.mode` is Paused.
+    Paused,
 }
 
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(self, f)
+    }
+}
+
+impl From<Kind> for Reason {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::JobsFailing => Self::JobsFailing,
+            Kind::WorkersBroken => Self::WorkersBroken,
+            Kind::Unschedulable => Self::Unschedulable,
+            Kind::BlockedByMessageGroups => Self::BlockedByMessageGroups,
+            Kind::ExploringMessageGroups => Self::ExploringMessageGroups,
+            Kind::BudgetLimited => Self::BudgetLimited,
+        }
     }
 }
 
@@ -55,12 +94,18 @@ pub(crate) struct Decision {
     pub(crate) from: i32,
     /// Workers wanted; `from` where the count is held.
     pub(crate) desired: i32,
+    /// Workers that the rule and the spec's bounds want, whatever else limits them.
+    pub(crate) wanted: i32,
     /// The rule in use.
     pub(crate) rule: Rule,
     /// Why.
     pub(crate) reason: Reason,
     /// The reckoning in words.
     pub(crate) message: String,
+    /// Whether it is carried out.
+    pub(crate) mode: ScalingMode,
+    /// For how many seconds the oldest message has waited, as far as is known.
+    pub(crate) oldest_seconds: Option<f64>,
     /// What it was made from.
     pub(crate) inputs: Inputs,
     /// When the same inputs would give another decision.
@@ -72,87 +117,150 @@ pub(crate) struct Decision {
 impl Decision {
     /// Whether the count is to stay whatever it is, rather than to become `desired`.
     pub(crate) fn holds(&self) -> bool {
-        self.reason == Reason::DepthUnknown
+        self.reason == Reason::DepthUnknown || self.mode != ScalingMode::Active
+    }
+
+    /// The reason in one word: the rule's name where nothing stood in its way.
+    pub(crate) fn word(&self) -> String {
+        match self.reason {
+            Reason::Rule => self.rule.to_string(),
+            reason => reason.to_string(),
+        }
     }
 }
 
 /// Decides from what was seen.
-pub(crate) fn decide(spec: &Validated, seen: &Observed, now: Instant) -> Decision {
-    decide_from(spec.rule, &spec.spec().scaling, &Inputs::of(spec, seen), &seen.history, now)
+pub(crate) fn decide(spec: &Validated, seen: &Observed, grant: Option<Grant>, now: Instant) -> Decision {
+    let inputs = Inputs::of(spec, seen, grant, now);
+    let lease = spec.spec().queue.visibility_timeout_seconds;
+    let terms = Terms { rule: spec.rule, scaling: &spec.spec().scaling, lease: f64::from(lease) };
+    decide_from(&terms, &inputs, &seen.history, clock::seconds(now))
 }
 
-/// Decides from plain numbers: the same inputs and history give the same decision.
-pub(super) fn decide_from(
-    rule: Rule,
-    scaling: &ScalingSpec,
-    inputs: &Inputs,
-    history: &History,
-    now: Instant,
-) -> Decision {
+/// What a spec says about scaling.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Terms<'a> {
+    pub(crate) rule: Rule,
+    pub(crate) scaling: &'a ScalingSpec,
+    /// The visibility timeout, in seconds.
+    pub(crate) lease: f64,
+}
+
+/// Decides from plain numbers: the same inputs and history give the same decision. `now` is in seconds since 1970.
+pub(crate) fn decide_from(terms: &Terms<'_>, inputs: &Inputs, history: &History, now: f64) -> Decision {
+    let Terms { rule, scaling, .. } = *terms;
     let mut history = history.clone();
-    let window = seconds(scaling.scale_down_stabilization_seconds);
+    let window = f64::from(scaling.scale_down_stabilization_seconds);
+    let from = inputs.from;
     if history.is_new() {
-        history.wish(now, inputs.from, window);
+        history.wish(now, from, window);
         history.last_active = Some(now);
     }
-    history.service_seconds = inputs.reported_service_seconds.or(history.service_seconds);
-    let from = inputs.from;
-    let decision = |desired, reason, message, recheck, history| Decision {
+    let mut decision = Decision {
         from,
-        desired,
+        desired: from,
+        wanted: from,
         rule,
-        reason,
-        message,
+        reason: Reason::DepthUnknown,
+        message: String::new(),
+        mode: scaling.mode,
+        oldest_seconds: None,
         inputs: inputs.clone(),
-        recheck,
-        history,
+        recheck: None,
+        history: History::default(),
     };
-
+    if scaling.mode == ScalingMode::Paused {
+        // When it goes on, nothing is known about the time in between.
+        decision.reason = Reason::Paused;
+        decision.message = "scaling.mode is Paused: the worker count is left alone".into();
+        decision.history = history.forget();
+        return decision;
+    }
     let depth = match &inputs.depth {
         Ok(depth) => *depth,
         Err(error) => {
             // Time in which nothing is known counts neither as quiet nor as a lower wish.
             history.wish(now, from, window);
             history.last_active = Some(now);
-            let message = format!("the count is {from} until the queue can be read: {error}");
-            return decision(from, Reason::DepthUnknown, message, None, history);
+            decision.message = format!("the count is {from} until the queue can be read: {error}");
+            decision.history = history;
+            return decision;
         }
     };
 
-    let Wish { replicas, reckoning } = wish(rule, depth, inputs, history.service_seconds);
+    measure(terms, inputs, depth, &mut history, now);
+    let load = load(inputs, depth, &history, terms.lease, now);
+    decision.oldest_seconds =
+        (depth.visible > 0).then(|| load.waiting.first().map(|oldest| (now - oldest.since).max(0.0))).flatten();
+    let Need { replicas, words, .. } = need(rule, &load);
+    let least = scaling.min_replicas.max(inputs.floor.replicas).min(scaling.max_replicas);
     let woken = from > 0 || depth.visible > 0;
-    let wished = if woken { replicas } else { 0 }.clamp(scaling.min_replicas, scaling.max_replicas);
+    // Somebody has to receive what waits, even where it is nothing to speak of.
+    let replicas = if woken && load.backlog > 0.0 { replicas.max(1) } else { replicas };
+    let wanted = if woken { replicas } else { 0 }.clamp(least, scaling.max_replicas);
+    decision.wanted = wanted;
+    let limit = limit(inputs, least, &mut history, now);
+    // Whatever holds fewer workers back, a bound that takes workers away is kept: they end what they do.
+    let taken = limit.as_ref().filter(|limit| limit.kind.takes_away()).map_or(i32::MAX, |limit| limit.replicas);
+    let limit = limit.filter(|limit| limit.replicas < wanted);
+    let wished = limit.as_ref().map_or(wanted, |limit| limit.replicas);
     history.wish(now, wished, window);
-    if !depth.is_idle() || inputs.busy > 0 {
+    let old = decision.oldest_seconds.is_some_and(|age| age > f64::from(target_of(rule).unwrap_or(60)) / 4.0);
+    if wished != from || old || history.unsettled.is_none() {
+        history.unsettled = Some(now);
+    }
+    let unheld = (depth.in_flight - inputs.held).max(0);
+    let hidden = unheld > 0 && history.unheld_since.is_some_and(|since| now - since > terms.lease + COMING_BACK);
+    let idle = depth.visible == 0 && (depth.in_flight == 0 || hidden && depth.in_flight == unheld);
+    if !idle || inputs.busy > 0 {
         history.last_active = Some(now);
     }
 
+    let reason = |chosen: i32| match &limit {
+        Some(Limit { kind, .. }) => Reason::from(*kind),
+        None if chosen == 0 => Reason::QueueEmpty,
+        None if chosen > replicas || !woken => {
+            if chosen > scaling.min_replicas {
+                Reason::Scheduled
+            } else {
+                Reason::MinReplicas
+            }
+        }
+        None if replicas > chosen => Reason::MaxReplicas,
+        None => Reason::Rule,
+    };
+    let bound = match (reason(wished), &limit) {
+        (_, Some(limit)) => format!("; {}", limit.words),
+        (Reason::MaxReplicas, _) => format!(", and maxReplicas is {wished}"),
+        (Reason::MinReplicas, _) => format!(", and minReplicas is {wished}"),
+        (Reason::Scheduled, _) => format!(", and the schedule {} wants {wished}", inputs.floor.words),
+        (Reason::QueueEmpty, _) if depth.in_flight > 0 => "; messages in flight alone wake nobody".into(),
+        _ => String::new(),
+    };
+    let boundary = inputs.floor.changes_in.map(Duration::from_secs_f64);
     if wished >= from {
-        let reason = if wished == 0 {
-            Reason::QueueEmpty
-        } else if !woken || replicas < wished {
-            Reason::MinReplicas
-        } else if replicas > wished {
-            Reason::MaxReplicas
-        } else {
-            Reason::Rule
-        };
-        let bound = match reason {
-            Reason::MaxReplicas => format!(", and maxReplicas is {wished}"),
-            Reason::MinReplicas => format!(", and minReplicas is {wished}"),
-            Reason::QueueEmpty if depth.in_flight > 0 => "; messages in flight alone wake nobody".to_owned(),
-            _ => String::new(),
-        };
-        return decision(wished, reason, format!("{reckoning}{bound}"), None, history);
+        decision.desired = wished;
+        decision.reason = reason(wished);
+        decision.message = format!("{words}{bound}");
+        decision.recheck = boundary;
+        decision.history = history;
+        return decision;
     }
 
-    // Fewer are wished for. Whatever holds them back, maxReplicas is never exceeded.
-    let most = from.min(scaling.max_replicas);
-    let quiet_from = history.last_active.unwrap_or(now) + seconds(scaling.scale_to_zero_after_seconds);
+    // Fewer are wished for.
+    let most = from.min(scaling.max_replicas).min(taken);
+    let target = target_of(rule).map(f64::from);
+    let Warmth { seconds: quiet, words: why_warm } = warmth(
+        f64::from(scaling.scale_to_zero_after_seconds),
+        target,
+        history.estimates.ready_seconds(inputs.gpu),
+        &history.estimates.gaps,
+    );
+    let quiet_until = history.last_active.unwrap_or(now) + quiet;
     let (highest, window_ends) = history.highest(window).unwrap_or((wished, now));
     let floors = [
         (highest.min(most), Reason::Stabilizing, Some(window_ends)),
-        (i32::from(wished == 0 && now < quiet_from).min(most), Reason::WaitingForZero, Some(quiet_from)),
+        (i32::from(wished == 0 && now < quiet_until).min(most), Reason::WaitingForZero, Some(quiet_until)),
         (inputs.busy.min(most), Reason::WorkersBusy, None),
         // At zero there is nothing to roll out: a rollout that is stuck must not hold GPUs for ever.
         (if inputs.rolling && wished > 0 { most } else { 0 }, Reason::RolloutInProgress, None),
@@ -163,34 +271,89 @@ pub(super) fn decide_from(
             chosen = (floor, Some((reason, until)));
         }
     }
-    let recheck = floors.iter().filter(|(floor, ..)| *floor > wished).filter_map(|(_, _, until)| *until).min();
-    let recheck = recheck.map(|until| until.saturating_duration_since(now));
-    match chosen {
-        (desired, Some((reason, until))) => {
-            let left = until.map_or(0, |until| until.saturating_duration_since(now).as_secs());
-            let message = format!("{reckoning}; {}", waiting(reason, desired, left, inputs));
-            decision(desired, reason, message, recheck, history)
+    let ends = floors.iter().filter(|(floor, ..)| *floor > wished).filter_map(|(_, _, until)| *until);
+    let recheck = ends.min_by(f64::total_cmp).map(|until| Duration::from_secs_f64((until - now).max(0.0)));
+    decision.recheck = [recheck, boundary].into_iter().flatten().min();
+    decision.desired = chosen.0;
+    (decision.reason, decision.message) = match chosen.1 {
+        Some((reason, until)) => {
+            let left = until.map_or(0.0, |until| (until - now).max(0.0));
+            let waits = waiting(reason, chosen.0, left, inputs, &why_warm);
+            (reason, format!("{words}{bound}; {waits}"))
         }
-        (0, None) => {
-            let message = format!("{reckoning}; idle for {} s", scaling.scale_to_zero_after_seconds);
-            decision(0, Reason::QueueEmpty, message, None, history)
-        }
-        (desired, None) => {
-            let reason = match replicas.cmp(&desired) {
-                Ordering::Less => Reason::MinReplicas,
-                Ordering::Equal => Reason::Rule,
-                Ordering::Greater => Reason::MaxReplicas,
-            };
-            let message = format!("{reckoning}; no more were needed for {} s", window.as_secs());
-            decision(desired, reason, message, None, history)
-        }
+        None if chosen.0 == 0 => (Reason::QueueEmpty, format!("{words}; idle for {quiet:.0} s ({why_warm})")),
+        None if taken < i32::MAX => (reason(chosen.0), format!("{words}{bound}")),
+        None => (reason(chosen.0), format!("{words}{bound}; no more were needed for {window:.0} s")),
+    };
+    decision.history = history;
+    decision
+}
+
+/// The queue delay that is promised, in seconds.
+fn target_of(rule: Rule) -> Option<i32> {
+    match rule {
+        Rule::QueueDelay(target) => Some(target),
+        Rule::MessagesPerReplica(_) => None,
     }
 }
 
-fn waiting(reason: Reason, desired: i32, left: u64, inputs: &Inputs) -> String {
+/// Learns from what was seen.
+fn measure(terms: &Terms<'_>, inputs: &Inputs, depth: Depth, history: &mut History, now: f64) {
+    let reported = Reported { service: inputs.service_seconds, done: &inputs.done };
+    let done = history.estimates.learn(&reported);
+    history.estimates.arrivals.done(done);
+    let total = depth.visible.max(0).saturating_add(depth.in_flight.max(0)).saturating_add(depth.delayed.max(0));
+    let age = inputs.oldest_seconds.filter(|_| depth.visible > 0).unwrap_or_default();
+    let keep = 2.0 * f64::from(target_of(terms.rule).unwrap_or(60));
+    history.estimates.arrivals.read(inputs.read_at, total as f64, age, keep);
+    for (name, took) in &inputs.pods.took {
+        if !history.seen_ready.contains(name) {
+            history.estimates.ready.add(*took);
+        }
+    }
+    history.seen_ready = inputs.pods.took.keys().cloned().collect();
+    // A message after a silence: for how long it was silent.
+    if let Some(since) = history.last_active
+        && depth.visible > 0
+        && now - since >= 30.0
+    {
+        history.estimates.gaps.add(now - since);
+    }
+    let unheld = depth.in_flight > inputs.held;
+    history.unheld_since = if unheld { history.unheld_since.or(Some(now)) } else { None };
+}
+
+fn load(inputs: &Inputs, depth: Depth, history: &History, lease: f64, now: f64) -> Load {
+    let estimates = &history.estimates;
+    // In-flight messages that no worker reports were received by one that is gone: they come back, if they do so soon.
+    let unheld = (depth.in_flight - inputs.held).max(0);
+    let coming_back = history.unheld_since.is_none_or(|since| now - since <= lease + COMING_BACK);
+    let backlog = depth.visible.max(0).saturating_add(if coming_back { unheld } else { 0 }) as f64;
+    // Before the first job has ended, those that run tell how long one takes at least.
+    let known = estimates.service.unwrap_or(SERVICE_PRIOR);
+    let service = known.max(inputs.running_seconds.unwrap_or_default());
+    Load {
+        visible: depth.visible,
+        in_flight: depth.in_flight,
+        backlog,
+        waiting: estimates.arrivals.waiting(backlog, now),
+        rate: estimates.arrivals.rate(now).unwrap_or_default(),
+        service,
+        slots: inputs.slots.max(1.0),
+        ready_seconds: estimates.ready_seconds(inputs.gpu),
+        ready: inputs.pods.ready,
+        starting: inputs.pods.starting,
+        starting_age: inputs.pods.starting_age,
+        now,
+    }
+}
+
+fn waiting(reason: Reason, desired: i32, left: f64, inputs: &Inputs, why_warm: &str) -> String {
     let words = match reason {
-        Reason::Stabilizing => format!("{desired} were needed within the stabilization window, which ends in {left} s"),
-        Reason::WaitingForZero => format!("the last worker stays for another {left} s of quiet"),
+        Reason::Stabilizing => {
+            format!("{desired} were needed within the stabilization window, which ends in {left:.0} s")
+        }
+        Reason::WaitingForZero => format!("the last worker stays for another {left:.0} s of quiet ({why_warm})"),
         Reason::WorkersBusy => format!("{} of {} workers are at work", inputs.busy - inputs.silent, inputs.from),
         _ => "a rollout is going on".to_owned(),
     };
@@ -199,47 +362,6 @@ fn waiting(reason: Reason, desired: i32, left: u64, inputs: &Inputs) -> String {
         // They count as at work, and may be all that holds the count.
         silent => format!("{words}; {silent} do not answer on /state"),
     }
-}
-
-struct Wish {
-    replicas: i32,
-    reckoning: String,
-}
-
-/// The workers that a rule wants for this depth, before any bound.
-fn wish(rule: Rule, depth: Depth, inputs: &Inputs, service_seconds: Option<f64>) -> Wish {
-    let Depth { visible, in_flight, .. } = depth;
-    match rule {
-        Rule::MessagesPerReplica(messages) => {
-            let total = visible.max(0).saturating_add(in_flight.max(0));
-            let replicas = saturate((total as f64 / f64::from(messages)).ceil());
-            let reckoning =
-                format!("messagesPerReplica: ({visible} visible + {in_flight} in flight) / {messages} = {replicas}");
-            Wish { replicas, reckoning }
-        }
-        Rule::QueueDelay(target) => {
-            let service = inputs.service_seconds(service_seconds);
-            // In-flight messages that no worker reports were received by one that is gone: they come back.
-            let backlog = visible.max(0).saturating_add((in_flight - inputs.held).max(0));
-            let target_or_service = f64::from(target).max(service);
-            let replicas =
-                saturate((backlog as f64 * service / target_or_service / inputs.concurrency.max(1.0)).ceil());
-            let reckoning = format!(
-                "queueDelaySeconds: {backlog} waiting × {service:.3} s / {target_or_service:.0} s / {:.0} at a time = {replicas}",
-                inputs.concurrency
-            );
-            Wish { replicas, reckoning }
-        }
-    }
-}
-
-fn saturate(replicas: f64) -> i32 {
-    // `as` saturates, and NaN becomes 0.
-    replicas as i32
-}
-
-fn seconds(seconds: i32) -> Duration {
-    Duration::from_secs(seconds.max(0).unsigned_abs().into())
 }
 
 #[cfg(test)]

@@ -1,23 +1,42 @@
-//! What a decision is made from, as plain numbers.
+//! What a decision is made from, as plain numbers: it can be written down and replayed.
 
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt as _;
+use millrace_api::WorkerState;
+use serde::{Deserialize, Serialize};
+
+use super::budget::Grant;
+use super::schedule::{Floor, floor};
+use crate::clock;
 use crate::observe::Observed;
-use crate::queue::{Depth, QueueError};
+use crate::queue::Depth;
 use crate::validate::Validated;
 use crate::workers::{Report, Worker};
 
-/// Service time of a job before any worker reported one. A low guess starts few workers, whose first reports correct
-/// it; a high one would start GPUs for nothing.
-const SERVICE_SECONDS_PRIOR: f64 = 1.0;
+/// Attempts that must have failed in a row, all workers together, before the model is held to be broken.
+const FAILURES: u64 = 5;
+/// A receive says how old the queue's messages are for so long, in seconds.
+const RECENT: f64 = 120.0;
 
-/// What a decision is made from.
-#[derive(Debug, Clone, PartialEq)]
+/// What a decision is made from. Times are seconds since 1970.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Inputs {
     /// Workers that the Deployment asks for now.
     pub(crate) from: i32,
-    /// The queue's counts.
-    pub(crate) depth: Result<Depth, QueueError>,
+    /// The queue's counts, or why they are not known.
+    pub(crate) depth: Result<Depth, String>,
+    /// When SQS told them.
+    pub(crate) read_at: f64,
+    /// A FIFO queue.
+    pub(crate) fifo: bool,
     /// Pods of an older template are still there, or Kubernetes has not seen the newest template yet.
     pub(crate) rolling: bool,
+    /// What became of the workers that were asked for.
+    pub(crate) pods: Pods,
     /// Workers that hold jobs, or that run and could not be asked.
     pub(crate) busy: i32,
     /// Of these, those that could not be asked.
@@ -25,45 +44,218 @@ pub(crate) struct Inputs {
     /// Jobs that reporting workers hold.
     pub(crate) held: i64,
     /// Jobs that one worker holds at a time.
-    pub(crate) concurrency: f64,
-    /// Wall time that a job holds a slot, where workers reported it now.
-    pub(crate) reported_service_seconds: Option<f64>,
+    pub(crate) slots: f64,
+    /// Whether workers use a GPU, which take longer to start.
+    pub(crate) gpu: bool,
+    /// Wall time that a job held a slot, where workers reported it now.
+    pub(crate) service_seconds: Option<f64>,
+    /// For how long the jobs that run now have held their slots, on average.
+    pub(crate) running_seconds: Option<f64>,
+    /// Jobs done by each worker since it started.
+    pub(crate) done: BTreeMap<String, u64>,
+    /// How old the messages are that workers received last.
+    pub(crate) oldest_seconds: Option<f64>,
+    /// A worker has ended a job well and no attempt failed since.
+    pub(crate) healthy: bool,
+    /// Every worker that tried jobs failed all of them.
+    pub(crate) failing: Option<Failure>,
+    /// On a FIFO queue: workers with free slots receive nothing although messages wait.
+    pub(crate) blocked: bool,
+    /// The fewest workers that `schedules` want now.
+    pub(crate) floor: Floor,
+    /// What a GPU budget leaves to this consumer; none where there is no budget.
+    pub(crate) grant: Option<Grant>,
+}
+
+/// What became of the workers that were asked for.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Pods {
+    /// Ready, and not about to go.
+    pub(crate) ready: i32,
+    /// On their way, pods that are still to be made among them.
+    pub(crate) starting: i32,
+    /// For how long on average, in seconds.
+    pub(crate) starting_age: f64,
+    /// Waiting for a node for longer than schedulingTimeoutSeconds.
+    pub(crate) stuck: i32,
+    /// Crashing, without an image, or with a model that cannot be loaded.
+    pub(crate) broken: i32,
+    /// On nodes that are about to go.
+    pub(crate) leaving: i32,
+    /// How long each ready worker took to be ready, by pod name, in seconds.
+    pub(crate) took: BTreeMap<String, f64>,
+}
+
+/// Why no attempt ends well.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Failure {
+    pub(crate) code: String,
+    pub(crate) message: String,
 }
 
 impl Inputs {
-    pub(super) fn of(spec: &Validated, seen: &Observed) -> Self {
-        let reports = || seen.workers.iter().filter_map(|worker| worker.state());
-        let capacities: Vec<f64> = reports().map(|s| f64::from(s.capacity)).filter(|c| *c >= 1.0).collect();
+    pub(super) fn of(spec: &Validated, seen: &Observed, grant: Option<Grant>, now: Instant) -> Self {
+        let now = clock::seconds(now);
+        let states = || seen.workers.iter().filter_map(Worker::state);
+        let from = seen.replicas(spec);
+        let capacities: Vec<f64> = states().map(|s| f64::from(s.capacity)).filter(|c| *c >= 1.0).collect();
         let batch = f64::from(spec.spec().model.batch.max_size.max(1));
-        // Weighted by jobs done, so that a worker's first job does not count as much as another's thousandth.
-        let (mut seconds, mut jobs) = (0.0, 0.0);
-        for state in reports() {
-            let done = (state.completed + state.failed) as f64;
-            if let Some(service) = state.service_seconds.filter(|s| s.mean.is_finite() && s.mean > 0.0) {
-                seconds += service.mean * done.max(1.0);
-                jobs += done.max(1.0);
-            }
-        }
-        let count =
-            |of: fn(&Worker) -> bool| i32::try_from(seen.workers.iter().filter(|w| of(w)).count()).unwrap_or(i32::MAX);
+        let count = |of: fn(&Worker) -> bool| whole(seen.workers.iter().filter(|w| of(w)).count());
+        let fifo = millrace_api::is_fifo(&spec.spec().queue.url);
+        let waits = seen.reading.depth.as_ref().is_ok_and(|depth| depth.visible > 0);
+        let read_at = clock::seconds(seen.reading.at);
         Self {
-            from: seen.replicas(spec),
-            depth: seen.reading.depth.clone(),
+            from,
+            depth: seen.reading.depth.clone().map_err(|error| error.to_string()),
+            read_at,
+            fifo,
             rolling: seen.rolling(),
+            pods: Pods::of(spec, seen, from, now),
             busy: count(Worker::is_busy),
             silent: count(|worker| worker.report == Report::Silent),
-            held: reports().map(|s| i64::from(s.busy)).sum(),
-            concurrency: if capacities.is_empty() {
-                batch
-            } else {
-                capacities.iter().sum::<f64>() / capacities.len() as f64
-            },
-            reported_service_seconds: (jobs > 0.0).then(|| seconds / jobs),
+            held: states().map(|s| i64::from(s.busy)).sum(),
+            slots: if capacities.is_empty() { batch } else { mean(&capacities).unwrap_or(batch) },
+            gpu: spec.spec().worker.gpu.count > 0,
+            service_seconds: service(states()),
+            running_seconds: running(states(), now),
+            done: seen
+                .workers
+                .iter()
+                .filter_map(|worker| worker.state().map(|s| (worker.pod.clone(), s.completed + s.failed)))
+                .collect(),
+            oldest_seconds: oldest(states(), now),
+            healthy: states().any(|s| s.completed > 0 && s.failing.is_none()),
+            failing: failing(states()),
+            blocked: fifo && waits && states().any(|s| finds_nothing(s, read_at)),
+            floor: floor(&spec.schedules, now),
+            grant,
         }
     }
+}
 
-    /// The service time to reckon with.
-    pub(super) fn service_seconds(&self, earlier: Option<f64>) -> f64 {
-        self.reported_service_seconds.or(earlier).unwrap_or(SERVICE_SECONDS_PRIOR)
+impl Pods {
+    fn of(spec: &Validated, seen: &Observed, from: i32, now: f64) -> Self {
+        let patience = f64::from(spec.spec().scaling.scheduling_timeout_seconds);
+        let mut pods = Self::default();
+        let mut ages = Vec::new();
+        for pod in &seen.pods {
+            let name = pod.name_any();
+            let age = created(pod).map_or(0.0, |created| (now - created).max(0.0));
+            let state = seen.workers.iter().find(|worker| worker.pod == name).and_then(Worker::state);
+            let hopeless = state.is_some_and(|s| !s.ready && !s.draining && !s.problems.is_empty());
+            if let Some(ready_at) = ready_at(pod) {
+                pods.ready += 1;
+                if let Some(created) = created(pod).filter(|_| restarts(pod) == 0) {
+                    pods.took.insert(name, (ready_at - created).max(0.0));
+                }
+            } else if hopeless || is_broken(pod) {
+                pods.broken += 1;
+            } else if age > patience && !is_scheduled(pod) {
+                pods.stuck += 1;
+            } else {
+                ages.push(age);
+            }
+        }
+        let to_come = usize::try_from(from).unwrap_or_default().saturating_sub(seen.pods.len());
+        ages.extend(std::iter::repeat_n(0.0, to_come));
+        pods.starting = whole(ages.len());
+        pods.starting_age = mean(&ages).unwrap_or_default();
+        pods
     }
 }
+
+/// The mean over workers, weighted by jobs done, so that a worker's first job does not count as much as another's
+/// thousandth.
+fn service<'a>(states: impl Iterator<Item = &'a WorkerState>) -> Option<f64> {
+    let (mut seconds, mut jobs) = (0.0, 0.0);
+    for state in states {
+        if let Some(service) = state.service_seconds.filter(|s| s.mean.is_finite() && s.mean > 0.0) {
+            let done = ((state.completed + state.failed) as f64).max(1.0);
+            seconds += service.mean * done;
+            jobs += done;
+        }
+    }
+    (jobs > 0.0).then(|| seconds / jobs)
+}
+
+fn running<'a>(states: impl Iterator<Item = &'a WorkerState>, now: f64) -> Option<f64> {
+    let ages: Vec<f64> =
+        states.flat_map(|s| &s.jobs).filter_map(|job| Some((now - time(&job.started_at)?).max(0.0))).collect();
+    mean(&ages)
+}
+
+/// The wait of what was received last: what still waits came later, more or less, and is not older than that message
+/// would be now.
+fn oldest<'a>(states: impl Iterator<Item = &'a WorkerState>, now: f64) -> Option<f64> {
+    let received = states.filter_map(|s| s.last_received.as_ref());
+    let times = received.filter_map(|received| Some((time(&received.at)?, time(&received.sent_at)?)));
+    let last = times.filter(|(at, _)| now - at <= RECENT).max_by(|a, b| a.0.total_cmp(&b.0));
+    last.map(|(_, sent)| (now - sent).max(0.0))
+}
+
+fn failing<'a>(states: impl Iterator<Item = &'a WorkerState>) -> Option<Failure> {
+    let (mut attempts, mut failure) = (0, None);
+    for state in states {
+        match &state.failing {
+            Some(failing) => {
+                attempts += failing.attempts;
+                failure = Some(Failure { code: failing.code.clone(), message: failing.message.clone() });
+            }
+            None if state.completed > 0 => return None,
+            None => {}
+        }
+    }
+    failure.filter(|_| attempts >= FAILURES)
+}
+
+/// It has a free slot, and its receives came back empty since before the queue was read.
+fn finds_nothing(state: &WorkerState, read_at: f64) -> bool {
+    let since = state.empty_since.as_deref().and_then(time);
+    state.ready && !state.draining && state.busy < state.capacity && since.is_some_and(|since| since < read_at)
+}
+
+fn is_scheduled(pod: &Pod) -> bool {
+    pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some())
+}
+
+fn created(pod: &Pod) -> Option<f64> {
+    pod.metadata.creation_timestamp.as_ref().map(|time| time.0.as_millisecond() as f64 / 1e3)
+}
+
+fn ready_at(pod: &Pod) -> Option<f64> {
+    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
+    let ready = conditions.iter().find(|c| c.type_ == "Ready" && c.status == "True")?;
+    Some(ready.last_transition_time.as_ref().map_or(0.0, |time| time.0.as_millisecond() as f64 / 1e3))
+}
+
+fn restarts(pod: &Pod) -> i32 {
+    let statuses = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+    statuses.map(|container| container.restart_count).max().unwrap_or_default()
+}
+
+/// Its container waits for something other than its turn, or it ended badly more than once.
+fn is_broken(pod: &Pod) -> bool {
+    let statuses = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+    statuses.filter(|container| !container.ready).any(|container| {
+        let waits = container.state.as_ref().and_then(|state| state.waiting.as_ref()?.reason.as_deref());
+        let waits = waits.is_some_and(|reason| !["ContainerCreating", "PodInitializing"].contains(&reason));
+        waits || container.restart_count >= 2
+    })
+}
+
+/// RFC 3339 in seconds since 1970.
+fn time(text: &str) -> Option<f64> {
+    text.parse::<Timestamp>().ok().map(|time| time.as_millisecond() as f64 / 1e3)
+}
+
+fn mean(values: &[f64]) -> Option<f64> {
+    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+}
+
+fn whole(count: usize) -> i32 {
+    i32::try_from(count).unwrap_or(i32::MAX)
+}
+
+#[cfg(test)]
+#[path = "inputs_tests.rs"]
+mod tests;

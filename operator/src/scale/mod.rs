@@ -1,20 +1,31 @@
 //! How many workers a queue needs: [`decide()`] is pure, and its decision carries what it was made from.
+//!
+//! The flow: [`Inputs`] from what was observed, `estimate` learns from them, `need` reckons, `limits` and the spec bound
+//! it, `warmth` says how long the last worker stays, and `decide` puts it all together.
 
+pub(crate) mod budget;
 mod decide;
+mod estimate;
 mod history;
 mod inputs;
+mod limits;
+mod need;
+pub(crate) mod schedule;
+mod warmth;
 
 use std::fmt;
 
 use millrace_api::ScalingTarget;
+use serde::{Deserialize, Serialize};
 
 pub(crate) use decide::{Decision, Reason, decide};
+pub(crate) use estimate::two_digits;
 pub(crate) use history::History;
 
 use crate::validate::Problem;
 
 /// The rule of `spec.scaling.target`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Rule {
     /// One worker for so many messages.
     MessagesPerReplica(i32),

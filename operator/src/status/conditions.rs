@@ -1,12 +1,12 @@
 //! The conditions, without their times: what is true after a pass, why, and what to do.
 
-use millrace_api::{condition, reason};
+use millrace_api::{ScalingMode, condition, reason};
 
 use super::trouble::{Trouble, of_pods, of_workers};
 use super::{Finding, Outcome};
 use crate::observe::{Observed, deployment_replicas};
 use crate::queue::QueueError;
-use crate::scale::Reason;
+use crate::scale::{Decision, Reason};
 
 /// All conditions after a pass, in a fixed order.
 pub(super) fn of(seen: &Observed, outcome: &Outcome, desired: i32) -> Vec<Finding> {
@@ -15,6 +15,8 @@ pub(super) fn of(seen: &Observed, outcome: &Outcome, desired: i32) -> Vec<Findin
     findings.extend(view.reconciling());
     findings.extend(view.stalled());
     findings.extend(view.degraded());
+    findings.extend(view.budget_limited());
+    findings.extend(view.queue_shared());
     findings
 }
 
@@ -122,8 +124,49 @@ impl<'a> View<'a> {
                 Some(error) => no(kind, error.reason(), "the worker count stays as it is until the queue can be read"),
                 None => unknown(kind, reason::NOT_READ_YET, "the queue was not read yet"),
             },
-            Some(_) => yes(kind, reason::AS_EXPECTED, "the worker count follows the queue"),
+            Some(Reason::Paused) => no(kind, reason::PAUSED, "scaling.mode is Paused: the worker count is left alone"),
+            Some(_) => self.decided(),
         }
+    }
+
+    /// Why the count is what it is.
+    fn decided(&self) -> Finding {
+        let kind = condition::SCALING_ACTIVE;
+        let Some(decision) = self.outcome.decision() else {
+            return unknown(kind, reason::NOT_READ_YET, "nothing was decided yet");
+        };
+        let Decision { desired, message, mode, .. } = decision;
+        let reckoning = format!("{desired} workers: {message}");
+        match mode {
+            ScalingMode::DryRun => no(
+                kind,
+                reason::DRY_RUN,
+                format!("scaling.mode is DryRun; it would be {reckoning} ({})", decision.word()),
+            ),
+            _ => yes(kind, &decision.word(), reckoning),
+        }
+    }
+
+    fn budget_limited(&self) -> Option<Finding> {
+        let decision = self.outcome.decision()?;
+        let grant = decision.inputs.grant.as_ref()?;
+        let needed = decision.wanted;
+        (needed > grant.replicas).then(|| {
+            let message =
+                format!("the queue needs {needed} workers, and there can be {}: {}", grant.replicas, grant.words);
+            yes(condition::BUDGET_LIMITED, reason::GPU_BUDGET, message)
+        })
+    }
+
+    fn queue_shared(&self) -> Option<Finding> {
+        let others = &self.seen.shared_with;
+        (!others.is_empty()).then(|| {
+            let message = format!(
+                "{} reads the same queue: each message goes to one of them at random, and both count it as their backlog. Give each its own queue",
+                others.join(", ")
+            );
+            yes(condition::QUEUE_SHARED, reason::SAME_QUEUE, message)
+        })
     }
 
     fn reconciling(&self) -> Option<Finding> {
@@ -152,6 +195,19 @@ impl<'a> View<'a> {
     }
 
     fn degraded(&self) -> Option<Finding> {
+        let decision = self.outcome.decision();
+        if let Some(failure) = decision.and_then(|decision| decision.history.failing()) {
+            let message = format!(
+                "every job fails: {}: {}. One worker goes on trying; more follow when a job ends well",
+                failure.code, failure.message
+            );
+            return Some(yes(condition::DEGRADED, reason::JOBS_FAILING, message));
+        }
+        if decision.is_some_and(|decision| decision.reason == Reason::WorkersBroken)
+            && let Some(trouble) = self.trouble.as_ref().or(self.problem.as_ref())
+        {
+            return Some(yes(condition::DEGRADED, &trouble.reason, trouble.message.clone()));
+        }
         let problem = self.problem.as_ref()?;
         Some(yes(condition::DEGRADED, &problem.reason, problem.message.clone()))
     }

@@ -7,14 +7,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, Resource as _, ResourceExt as _};
-use millrace_api::{LastScale, QueueConsumer, QueueConsumerStatus, QueueDepth};
+use millrace_api::{LastScale, QueueConsumer, QueueConsumerStatus, QueueDepth, ScalingMode, condition};
 use serde_json::json;
 
 use crate::apply::{Applied, ApplyError, FIELD_MANAGER};
 use crate::build::Resources;
 use crate::error::{Error, within};
 use crate::observe::{Observed, deployment_replicas};
-use crate::scale::Decision;
+use crate::scale::{Decision, two_digits};
 use crate::validate::Problem;
 
 /// How a pass ended.
@@ -66,27 +66,62 @@ pub(crate) fn compute(
     let workers = seen.deployment.as_ref().and_then(|d| d.status.clone()).unwrap_or_default();
     let depth = seen.reading.depth.as_ref().ok();
     let generation = consumer.metadata.generation;
-    let asked = outcome.written().or(unreported.map(|scale| scale.to));
-    let desired_replicas = asked.unwrap_or(before.desired_replicas);
-    let conditions = conditions::of(seen, outcome, desired_replicas);
+    let asked = outcome.written().or(unreported.map(|scale| scale.to)).unwrap_or(before.desired_replicas);
+    let conditions = conditions::of(seen, outcome, asked);
+    let decision = outcome.decision();
+    let dry = decision.filter(|decision| decision.mode == ScalingMode::DryRun);
     QueueConsumerStatus {
         observed_generation: generation,
         replicas: workers.replicas.unwrap_or_default(),
         ready_replicas: workers.ready_replicas.unwrap_or_default(),
-        desired_replicas,
+        desired_replicas: dry.map_or(asked, |decision| decision.desired),
         // The last known counts stay while the queue cannot be read; QueueAccessible says that they are old.
         queue: depth
             .map(|depth| QueueDepth {
                 visible: depth.visible,
                 in_flight: depth.in_flight,
                 delayed: depth.delayed,
-                oldest_message_age_seconds: None,
+                oldest_message_age_seconds: decision
+                    .and_then(|decision| decision.oldest_seconds)
+                    .map(|age| two_digits(age) as i64),
             })
             .or(before.queue),
-        estimates: None,
+        estimates: decision
+            .and_then(|d| d.history.estimates.remembered(now.as_millisecond() as f64 / 1e3))
+            .or(before.estimates),
         last_scale: unreported.or(before.last_scale.as_ref()).cloned(),
         conditions: conditions.into_iter().map(|finding| finding.dated(&before.conditions, generation, now)).collect(),
     }
+}
+
+/// What a status says that the one before did not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum News {
+    /// Nothing.
+    None,
+    /// Other counts and measurements, and the reckoning with them.
+    Counts,
+    /// More than that.
+    More,
+}
+
+pub(crate) fn news(before: &QueueConsumerStatus, after: &QueueConsumerStatus) -> News {
+    if before == after {
+        return News::None;
+    }
+    let mut same = after.clone();
+    (same.queue, same.estimates) = (before.queue, before.estimates);
+    for condition in &mut same.conditions {
+        let reckoning = before.conditions.iter().find(|c| {
+            c.type_ == condition::SCALING_ACTIVE
+                && c.type_ == condition.type_
+                && (&c.status, &c.reason) == (&condition.status, &condition.reason)
+        });
+        if let Some(reckoning) = reckoning {
+            condition.message.clone_from(&reckoning.message);
+        }
+    }
+    if same == *before { News::Counts } else { News::More }
 }
 
 /// A condition without its times.

@@ -33,7 +33,7 @@ fn scaling() -> (&'static str, Value) {
 
 fn done(seen: &Observed, applied: Applied) -> Outcome {
     let consumer = validated(&[scaling()]);
-    let decision = decide(&consumer, seen, Instant::now());
+    let decision = decide(&consumer, seen, None, Instant::now());
     let Resources { service_account, config_map, mut deployment, pod_disruption_budget, .. } =
         build(&consumer, &defaults()).unwrap();
     deployment.spec.as_mut().unwrap().replicas = Some(if applied.moved { 7 } else { decision.desired });
@@ -78,7 +78,7 @@ fn ready_at_zero_and_at_work() {
         ("Ready", "True/ScaledToZero"),
         ("QueueAccessible", "True/AsExpected"),
         ("WorkersAvailable", "True/ScaledToZero"),
-        ("ScalingActive", "True/AsExpected"),
+        ("ScalingActive", "True/QueueEmpty"),
         ("Reconciling", ""),
         ("Stalled", ""),
         ("Degraded", ""),
@@ -92,6 +92,65 @@ fn ready_at_zero_and_at_work() {
     assert_eq!(word(&status, "WorkersAvailable"), "True/WorkersStarting");
     assert_eq!(word(&status, "Reconciling"), "True/WorkersStarting");
     assert_eq!(message(&status, "WorkersAvailable"), "1 of 4 workers are ready; the others are starting");
+}
+
+#[test]
+fn only_counts_are_told_seldom() {
+    let before = of(&seen(4, 4));
+    let mut fewer = seen(4, 4);
+    fewer.reading.depth = Ok(Depth { visible: 18, ..Depth::default() });
+    let after =
+        compute(&with(&[scaling()]), &fewer, &done(&fewer, Applied::default()), &before, None, Timestamp::UNIX_EPOCH);
+    assert_ne!(message(&before, "ScalingActive"), message(&after, "ScalingActive"));
+    assert_eq!(news(&before, &after), News::Counts);
+    assert_eq!(news(&before, &before), News::None);
+    assert_eq!(news(&before, &of(&seen(4, 3))), News::More);
+}
+
+#[test]
+fn what_limits_the_count_is_told() {
+    let told =
+        |changes: &[(&str, Value)], change: &dyn Fn(&mut Observed), grant: Option<crate::scale::budget::Grant>| {
+            let mut seen = seen(4, 4);
+            change(&mut seen);
+            let changes: Vec<(&str, Value)> = std::iter::once(scaling()).chain(changes.iter().cloned()).collect();
+            let decision = decide(&validated(&changes), &seen, grant, Instant::now());
+            let Outcome::Done(_, resources) = done(&seen, Applied::default()) else { panic!("not done") };
+            let outcome = Outcome::Done(Box::new(decision), resources);
+            compute(&with(&changes), &seen, &outcome, &QueueConsumerStatus::default(), None, Timestamp::UNIX_EPOCH)
+        };
+    let grant = crate::scale::budget::Grant { replicas: 2, words: "its share is 2 workers".into() };
+    let limited = told(&[], &|_| (), Some(grant));
+    assert_eq!(word(&limited, "BudgetLimited"), "True/GpuBudget");
+    assert!(message(&limited, "BudgetLimited").contains("needs 4 workers, and there can be 2: its share"));
+    let dry = told(
+        &[("/spec/scaling/mode", json!("DryRun"))],
+        &|seen| seen.reading.depth = Ok(Depth { visible: 100, ..Depth::default() }),
+        None,
+    );
+    assert_eq!(word(&dry, "ScalingActive"), "False/DryRun");
+    assert!(message(&dry, "ScalingActive").contains("it would be 4 workers"), "{}", message(&dry, "ScalingActive"));
+    let paused = told(&[("/spec/scaling/mode", json!("Paused"))], &|_| (), None);
+    assert_eq!(word(&paused, "ScalingActive"), "False/Paused");
+    let shared = told(&[], &|seen| seen.shared_with = vec!["demo/other".into()], None);
+    assert_eq!(word(&shared, "QueueShared"), "True/SameQueue");
+    assert!(message(&shared, "QueueShared").starts_with("demo/other reads the same queue"));
+    let failing = told(
+        &[],
+        &|seen| {
+            let failing = millrace_api::Failing {
+                attempts: 9,
+                since: String::new(),
+                code: "ModelError".into(),
+                message: "NaN".into(),
+            };
+            let state = millrace_api::WorkerState { failing: Some(failing), ..millrace_api::WorkerState::default() };
+            seen.workers = vec![Worker { pod: "sdxl-1".into(), report: Report::State(Box::new(state)) }];
+        },
+        None,
+    );
+    assert_eq!(word(&failing, "Degraded"), "True/JobsFailing");
+    assert!(message(&failing, "Degraded").contains("ModelError: NaN"), "{}", message(&failing, "Degraded"));
 }
 
 #[test]
@@ -147,6 +206,8 @@ fn kubernetes_own_words_for_pods() {
         assert!(message(&status, "WorkersAvailable").contains(words), "{}", message(&status, "WorkersAvailable"));
         let mut some = trouble.clone();
         some.deployment = seen(4, 3).deployment;
+        let ready = pod(&json!({ "conditions": [{ "type": "Ready", "status": "True" }] }));
+        some.pods.extend(std::iter::repeat_n(ready, 3));
         assert_eq!(word(&of(&some), "Ready"), "True/AsExpected", "the others work");
         assert_eq!(word(&of(&some), "WorkersAvailable"), format!("False/{reason}"));
     }

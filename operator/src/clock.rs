@@ -1,0 +1,37 @@
+//! Time as the decision knows it: seconds since 1970 that never go back while this process lives.
+
+use std::sync::OnceLock;
+use std::time::{Instant, SystemTime};
+
+fn anchor() -> (Instant, f64) {
+    static ANCHOR: OnceLock<(Instant, f64)> = OnceLock::new();
+    *ANCHOR.get_or_init(|| {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        (Instant::now(), since.as_secs_f64())
+    })
+}
+
+/// An instant of this process in seconds since 1970.
+pub(crate) fn seconds(instant: Instant) -> f64 {
+    let (start, at) = anchor();
+    match instant.checked_duration_since(start) {
+        Some(since) => at + since.as_secs_f64(),
+        None => at - start.duration_since(instant).as_secs_f64(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn differences_are_those_of_the_instants() {
+        let now = Instant::now();
+        let later = seconds(now + Duration::from_secs(90)) - seconds(now);
+        assert!((later - 90.0).abs() < 1e-3, "{later}");
+        let before = seconds(now) - seconds(now.checked_sub(Duration::from_secs(30)).unwrap());
+        assert!((before - 30.0).abs() < 1e-3, "{before}");
+    }
+}

@@ -1,0 +1,119 @@
+//! What keeps more workers from being of use: models that fail, pods that do not come up, message groups, budgets.
+
+use super::History;
+use super::inputs::Inputs;
+
+/// For how long after workers found no free message group none is added, in seconds.
+const GROUPS: f64 = 600.0;
+
+/// The most workers that make sense now, and what says so.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Limit {
+    pub(super) replicas: i32,
+    pub(super) kind: Kind,
+    pub(super) words: String,
+}
+
+/// What limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Every attempt fails.
+    JobsFailing,
+    /// No worker comes up.
+    WorkersBroken,
+    /// Pods wait for nodes that do not come.
+    Unschedulable,
+    /// Workers of a FIFO queue find no free message group.
+    BlockedByMessageGroups,
+    /// A FIFO queue's message groups are found out step by step.
+    ExploringMessageGroups,
+    /// A GPU budget leaves no more.
+    BudgetLimited,
+}
+
+impl Kind {
+    /// Whether workers beyond it are of no use, rather than only more of them.
+    pub(super) fn takes_away(self) -> bool {
+        !matches!(self, Self::Unschedulable | Self::ExploringMessageGroups)
+    }
+}
+
+impl Limit {
+    /// What the spec wants whatever happens stays; but there are no more GPUs than there are.
+    fn at_least(self, least: i32) -> Self {
+        let least = if self.kind == Kind::BudgetLimited { 0 } else { least };
+        Self { replicas: self.replicas.max(least), ..self }
+    }
+}
+
+/// The tightest limit that holds now, where the spec wants at least so many.
+pub(super) fn limit(inputs: &Inputs, least: i32, history: &mut History, now: f64) -> Option<Limit> {
+    let limits =
+        [failing(inputs, history), broken(inputs), stuck(inputs), groups(inputs, history, now), budget(inputs)];
+    limits.into_iter().flatten().map(|limit| limit.at_least(least)).min_by_key(|limit| limit.replicas)
+}
+
+/// One worker goes on trying, so that the model's recovery is noticed.
+fn failing(inputs: &Inputs, history: &mut History) -> Option<Limit> {
+    if inputs.healthy {
+        history.failing = None;
+    }
+    if let Some(failure) = &inputs.failing {
+        history.failing = Some(failure.clone());
+    }
+    let failure = history.failing.as_ref()?;
+    let words = format!("every job fails ({}: {}), so one worker goes on trying", failure.code, failure.message);
+    Some(Limit { replicas: 1, kind: Kind::JobsFailing, words })
+}
+
+/// Where no worker is ready and some never will be, the others would fare alike.
+fn broken(inputs: &Inputs) -> Option<Limit> {
+    let pods = &inputs.pods;
+    let all = pods.broken > 0 && pods.ready == 0;
+    // Of those that came up more crash than work.
+    let most = pods.broken > pods.ready;
+    (all || most).then(|| Limit {
+        replicas: pods.ready.max(1),
+        kind: Kind::WorkersBroken,
+        words: format!("{} of {} workers do not come up (see WorkersAvailable)", pods.broken, inputs.from),
+    })
+}
+
+fn stuck(inputs: &Inputs) -> Option<Limit> {
+    (inputs.pods.stuck > 0).then(|| Limit {
+        replicas: inputs.from,
+        kind: Kind::Unschedulable,
+        words: format!(
+            "{} pods have waited for a node for longer than schedulingTimeoutSeconds (see WorkersAvailable)",
+            inputs.pods.stuck
+        ),
+    })
+}
+
+/// SQS does not tell how many message groups there are. So workers are doubled as long as all of them are at work, and
+/// none is added while some have free slots and receive nothing.
+fn groups(inputs: &Inputs, history: &mut History, now: f64) -> Option<Limit> {
+    if !inputs.fifo {
+        return None;
+    }
+    if inputs.blocked {
+        history.groups_until = Some(now + GROUPS);
+        history.groups_workers = inputs.busy.max(1);
+    }
+    if let Some(until) = history.groups_until.filter(|until| now < *until) {
+        let words = format!(
+            "workers with free slots receive nothing: the messages that wait belong to message groups that are at work (looked at again in {:.0} s)",
+            until - now
+        );
+        return Some(Limit { replicas: history.groups_workers, kind: Kind::BlockedByMessageGroups, words });
+    }
+    let pods = &inputs.pods;
+    let replicas = if pods.starting > 0 { inputs.from } else { pods.ready.saturating_mul(2) };
+    let words = "a FIFO queue's workers are doubled as long as all of them find message groups".into();
+    Some(Limit { replicas: replicas.max(1), kind: Kind::ExploringMessageGroups, words })
+}
+
+fn budget(inputs: &Inputs) -> Option<Limit> {
+    let grant = inputs.grant.as_ref()?;
+    Some(Limit { replicas: grant.replicas, kind: Kind::BudgetLimited, words: grant.words.clone() })
+}

@@ -1,0 +1,74 @@
+//! How long the last worker stays when there is nothing to do.
+//!
+//! A GPU that idles costs its time; one that is let go costs its start when the next message comes, and where the start
+//! takes longer than the target that message is late. So, as in the ski-rental problem (Karlin et al., 1988: whoever
+//! rents until the rent equals the price pays at most twice what one who knows the future pays), the worker stays idle
+//! for as long as a start takes, at least a minute because the queue's counts are approximate. It stays up to
+//! `scaleToZeroAfterSeconds` where a start would miss the target, unless the pauses that were seen are all longer than
+//! that, so that the wait would be for nothing.
+
+use super::estimate::Samples;
+use super::need::brief;
+
+/// Counts that are approximate must say zero for so long, in seconds.
+const LEAST: f64 = 60.0;
+/// Pauses that must have been seen before they say something about the next one.
+const ENOUGH: usize = 4;
+
+/// For how long, and why.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Warmth {
+    pub(super) seconds: f64,
+    pub(super) words: String,
+}
+
+/// `longest` is `scaleToZeroAfterSeconds`, `target` the queue delay that is promised, if one is.
+pub(super) fn warmth(longest: f64, target: Option<f64>, ready_seconds: f64, gaps: &Samples<8>) -> Warmth {
+    let start = brief(ready_seconds);
+    let within = ready_seconds.clamp(LEAST.min(longest), longest);
+    let Some(target) = target else {
+        return Warmth { seconds: longest, words: "scaleToZeroAfterSeconds".into() };
+    };
+    if ready_seconds <= target {
+        let words = format!("a start takes {start} s and is within the target");
+        return Warmth { seconds: within, words };
+    }
+    let (seen, short) = gaps.at_most(longest);
+    if seen >= ENOUGH && short == 0 {
+        let words = format!("the last {seen} pauses were all longer than scaleToZeroAfterSeconds");
+        return Warmth { seconds: within, words };
+    }
+    let words = format!("a start takes {start} s and would miss the target, so scaleToZeroAfterSeconds counts");
+    Warmth { seconds: longest, words }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gaps(values: &[f64]) -> Samples<8> {
+        let mut samples = Samples::default();
+        for value in values {
+            samples.add(*value);
+        }
+        samples
+    }
+
+    #[test]
+    fn the_cheaper_way_to_wait() {
+        let hours = [7200.0; 4];
+        for (longest, target, ready, pauses, seconds, case) in [
+            (300.0, Some(60.0), 10.0, &[][..], 60.0, "a short start: the least"),
+            (3600.0, Some(600.0), 180.0, &[], 180.0, "as long as a start takes"),
+            (120.0, Some(600.0), 180.0, &[], 120.0, "never longer than the spec says"),
+            (3600.0, Some(60.0), 180.0, &[], 3600.0, "a start would miss the target"),
+            (3600.0, Some(60.0), 180.0, &[900.0, 1200.0, 600.0, 7200.0], 3600.0, "most pauses are short"),
+            (3600.0, Some(60.0), 180.0, &hours, 180.0, "no pause was that short"),
+            (3600.0, Some(60.0), 180.0, &hours[..3], 3600.0, "three pauses say nothing"),
+            (300.0, None, 10.0, &[], 300.0, "without a target the spec's word"),
+        ] {
+            let warmth = warmth(longest, target, ready, &gaps(pauses));
+            assert!((warmth.seconds - seconds).abs() < 1e-9, "{case}: {warmth:?}");
+        }
+    }
+}
