@@ -21,6 +21,13 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Print the CustomResourceDefinition.
     Crd,
+    /// Make decisions again that a log holds (MILLRACE_LOG_FORMAT=json and
+    /// MILLRACE_LOG_LEVEL=info,millrace_operator::decision=debug), and print them.
+    Replay {
+        /// The log; `-` is standard input.
+        #[arg(default_value = "-")]
+        log: std::path::PathBuf,
+    },
 }
 
 /// Options of `run`.
@@ -96,7 +103,7 @@ mod tests {
         let words = ["millrace-operator", "run"].iter().chain(words);
         match Args::try_parse_from(words).unwrap().command {
             Command::Run(run) => *run,
-            Command::Crd => panic!("not run"),
+            _ => panic!("not run"),
         }
     }
 

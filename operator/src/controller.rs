@@ -25,7 +25,7 @@ use crate::metrics::Metrics;
 use crate::observe::{Observed, Sources, held, observe};
 use crate::queue::{Queues, Read, Trigger};
 use crate::scale::budget::{Claim, Ledger};
-use crate::scale::decide;
+use crate::scale::{decide, replay};
 use crate::status::{self, News, Outcome};
 use crate::validate::validate;
 use crate::workers::{Worker, WorkerClient};
@@ -204,10 +204,11 @@ async fn act<R: Read>(
         Some(grant) => decide(&validated, seen, Some(grant), now),
         None => needed,
     };
+    context.metrics.decided(&ObjectRef::from(&**consumer), &decision);
     let depth = seen.reading.depth.as_ref().ok().copied();
     let news = depth.is_some() && memory.depth != depth;
     memory.depth = depth;
-    tracing::debug!(from = decision.from, desired = decision.desired, reason = %decision.reason, "{}", decision.message);
+    replay::record(&validated, &decision, &seen.history, now);
     memory.history = decision.history.clone();
     let unreported = memory.unreported.take();
     let applied = match build(&validated, &context.defaults) {

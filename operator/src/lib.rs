@@ -26,4 +26,21 @@ mod validate;
 mod workers;
 mod world;
 
+use std::io::{self, BufRead, BufReader, Write as _};
+use std::path::Path;
+
+use anyhow::Context as _;
+
 pub use start::run;
+
+/// Makes the decisions of a log again and prints them: `-` is standard input.
+pub fn replay(log: &Path) -> anyhow::Result<()> {
+    let lines: Box<dyn BufRead> = if log == Path::new("-") {
+        Box::new(io::stdin().lock())
+    } else {
+        let file = std::fs::File::open(log).with_context(|| format!("{} cannot be read", log.display()))?;
+        Box::new(BufReader::new(file))
+    };
+    // Nobody reads on only where the reader has ended, as in a pipe.
+    scale::replay::replay(lines, |line| drop(writeln!(io::stdout(), "{line}")))
+}

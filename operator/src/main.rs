@@ -10,6 +10,7 @@ fn main() -> ExitCode {
     let result = match Args::parse().command {
         Command::Run(run) => millrace_operator::run(*run),
         Command::Crd => print_crd(),
+        Command::Replay { log } => millrace_operator::replay(&log),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

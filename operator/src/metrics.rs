@@ -14,6 +14,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::queue::Depth;
+use crate::scale::Decision;
 
 /// Whose value it is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -65,6 +66,8 @@ pub(crate) struct Metrics {
     visible: ByConsumer,
     in_flight: ByConsumer,
     delayed: ByConsumer,
+    oldest: ByConsumer,
+    wanted: ByConsumer,
     desired: ByConsumer,
     ready: ByConsumer,
     scales: Family<Scale, Counter>,
@@ -88,6 +91,8 @@ impl Default for Metrics {
             visible: Family::default(),
             in_flight: Family::default(),
             delayed: Family::default(),
+            oldest: Family::default(),
+            wanted: Family::default(),
             desired: Family::default(),
             ready: Family::default(),
             scales: Family::default(),
@@ -114,6 +119,10 @@ impl Metrics {
         r.register("queue_visible_messages", "Messages that can be received now", self.visible.clone());
         r.register("queue_in_flight_messages", "Messages that workers hold", self.in_flight.clone());
         r.register("queue_delayed_messages", "Messages that become visible later", self.delayed.clone());
+        let oldest = "How long the oldest message that can be received has waited, as far as is known";
+        r.register_with_unit("oldest_message_age", oldest, seconds.clone(), self.oldest.clone());
+        let wanted = "Workers that the queue needs, before budgets and other limits";
+        r.register("wanted_replicas", wanted, self.wanted.clone());
         r.register("desired_replicas", "Workers that the last decision asked for", self.desired.clone());
         r.register("ready_replicas", "Workers that are ready", self.ready.clone());
         r.register("scale", "Changes of a worker count", self.scales.clone());
@@ -148,7 +157,14 @@ impl Metrics {
         self.delayed.get_or_create(&labels).set(depth.delayed);
     }
 
-    /// A consumer's workers, wanted and ready.
+    /// What was decided for a consumer.
+    pub(crate) fn decided(&self, key: &ObjectRef<QueueConsumer>, decision: &Decision) {
+        let labels = Consumer::from(key);
+        self.wanted.get_or_create(&labels).set(decision.wanted.into());
+        self.oldest.get_or_create(&labels).set(decision.oldest_seconds.unwrap_or_default() as i64);
+    }
+
+    /// A consumer's workers, asked for and ready.
     pub(crate) fn replicas(&self, key: &ObjectRef<QueueConsumer>, desired: i32, ready: i32) {
         let labels = Consumer::from(key);
         self.desired.get_or_create(&labels).set(desired.into());
@@ -178,7 +194,9 @@ impl Metrics {
     /// A consumer is gone.
     pub(crate) fn forget(&self, key: &ObjectRef<QueueConsumer>) {
         let labels = Consumer::from(key);
-        for family in [&self.visible, &self.in_flight, &self.delayed, &self.desired, &self.ready] {
+        let families =
+            [&self.visible, &self.in_flight, &self.delayed, &self.oldest, &self.wanted, &self.desired, &self.ready];
+        for family in families {
             family.remove(&labels);
         }
         for direction in [Direction::up, Direction::down] {

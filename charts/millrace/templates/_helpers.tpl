@@ -56,3 +56,12 @@ app.kubernetes.io/instance: {{ .Release.Name | quote }}
   name: {{ include "millrace.serviceAccountName" . }}
   namespace: {{ .Release.Namespace }}
 {{- end -}}
+
+{{/* nvidia.com/gpu=8,amd.com/gpu=4: of a map of resource to count. int64, because numbers of a value are floats. */}}
+{{- define "millrace.gpuBudgets" -}}
+{{- $budgets := list -}}
+{{- range $resource, $gpus := . -}}
+{{- $budgets = append $budgets (printf "%s=%d" $resource (int64 $gpus)) -}}
+{{- end -}}
+{{- join "," $budgets -}}
+{{- end -}}

@@ -10,6 +10,7 @@ mod history;
 mod inputs;
 mod limits;
 mod need;
+pub(crate) mod replay;
 pub(crate) mod schedule;
 mod warmth;
 
