@@ -79,10 +79,10 @@ fn wanted(pod: &Candidate, goes: bool) -> Wanted {
 /// The pods that are to go, so that `target` stay.
 fn going(inputs: &Inputs, target: i32) -> Vec<&Candidate> {
     let surplus = usize::try_from(saturate(inputs.pods.len()) - target).unwrap_or_default();
-    if target > 0 && !inputs.settled {
-        // Those that the ReplicaSet is about to delete are not let go of.
-        let condemned = inputs.pods.iter().filter(|pod| pod.marks.goes && pod.held);
-        return if target > inputs.replicas { Vec::new() } else { condemned.collect() };
+    if inputs.desired.is_none() || (target > 0 && !inputs.settled) {
+        // Nobody new, and those that the ReplicaSet is about to delete are not let go of.
+        let about_to = target <= inputs.replicas && (surplus > 0 || !inputs.settled);
+        return inputs.pods.iter().filter(|pod| about_to && pod.marks.goes && pod.held).collect();
     }
     if target > 0 && inputs.replacing {
         return Vec::new();

@@ -172,8 +172,10 @@ fn what_the_replica_set_is_about_to_delete_is_not_let_go_of() {
 fn a_count_that_is_held_retires_nobody() {
     let held =
         Inputs { desired: None, ..inputs(0, &[pod("a", Idle), marked(pod("b", Drained)), leaving(pod("c", Idle))]) };
-    let plan = plan(&held);
-    assert_eq!((plan.replicas, drained(&plan), first(&plan)), (3, vec!["c"], vec![]));
+    let free = plan(&held);
+    assert_eq!((free.replicas, drained(&free), first(&free)), (3, vec!["c"], vec![]));
+    let lowered = plan(&Inputs { replicas: 1, ..held });
+    assert_eq!((lowered.replicas, drained(&lowered), first(&lowered)), (1, vec!["b", "c"], vec!["b"]), "on its way");
 }
 
 #[test]
