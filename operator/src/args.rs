@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 
 use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
+pub use crate::simulate::SimulateArgs;
+
 /// Reconciles QueueConsumers into worker Deployments and scales them by their queues.
 #[derive(Debug, Parser)]
 #[command(name = "millrace-operator", version)]
@@ -20,6 +22,8 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Print the CustomResourceDefinition.
     Crd,
+    /// Play a queue's trace through this operator's decisions, or another policy's, and say what comes of it.
+    Simulate(Box<SimulateArgs>),
 }
 
 /// Options of `run`.
@@ -90,7 +94,7 @@ mod tests {
         let words = ["millrace-operator", "run"].iter().chain(words);
         match Args::try_parse_from(words).unwrap().command {
             Command::Run(run) => *run,
-            Command::Crd => panic!("not run"),
+            Command::Crd | Command::Simulate(_) => panic!("not run"),
         }
     }
 

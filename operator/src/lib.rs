@@ -18,6 +18,7 @@ mod metrics;
 mod observe;
 mod queue;
 mod scale;
+mod simulate;
 mod start;
 mod status;
 mod telemetry;
@@ -25,4 +26,5 @@ mod validate;
 mod workers;
 mod world;
 
+pub use simulate::run as simulate;
 pub use start::run;

@@ -10,6 +10,7 @@ fn main() -> ExitCode {
     let result = match Args::parse().command {
         Command::Run(run) => millrace_operator::run(*run),
         Command::Crd => print_crd(),
+        Command::Simulate(simulate) => millrace_operator::simulate(&simulate).map_err(Into::into),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
