@@ -12,6 +12,7 @@ mod overhead;
 mod peer;
 mod process;
 mod report;
+mod scaling;
 mod server;
 mod table;
 mod worker;
@@ -35,6 +36,8 @@ enum Name {
     Worker(worker::Args),
     /// Memory and SQS calls of the operator in the cluster while it has one idle consumer.
     Operator(operator::Args),
+    /// Waits and GPU time of every scaling policy on every trace of bench/traces, simulated.
+    Scaling(scaling::Args),
 }
 
 #[tokio::main]
@@ -55,6 +58,7 @@ async fn measure(name: Name) -> anyhow::Result<()> {
         match name {
             Name::Worker(args) => worker::run(args).await,
             Name::Operator(args) => operator::run(args).await,
+            Name::Scaling(args) => scaling::run(args).await,
         }
     };
     tokio::select! {
