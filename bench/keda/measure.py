@@ -19,7 +19,9 @@ from watch import Watch
 HERE = pathlib.Path(__file__).resolve().parent
 NAMESPACE = "bench-keda"
 INSIDE = "http://localstack.localstack:4566"  # LocalStack as pods and KEDA reach it
-POLL = 30  # KEDA's interval, over which the bursts of several rounds are spread
+# By which period a scaler looks, from 0 replicas and from 1: KEDA's own, and that of the HorizontalPodAutoscaler that KEDA
+# leaves the rest to. The bursts of several rounds are spread over it.
+PERIODS = {0: 30, 1: 15}
 SETTLE = 30  # seconds that a new object is given before the burst
 EMPTY_LOOKS = 3  # looks in a row at an empty queue that count
 PATIENCE = 1200  # seconds in which all must be over
@@ -100,9 +102,11 @@ class Turn:
                 self.warm()
             # A scaler that looks every 30 s answers after 0 to 30 s: the bursts of all rounds are spread evenly over them,
             # and that of a single round comes in the middle. The same for every side.
-            phase = (self.number + 0.5) / self.arguments.rounds * POLL
-            wait = -(time.monotonic() - made - SETTLE - phase) % POLL if self.start else made + SETTLE + phase - time.monotonic()
-            time.sleep(max(wait, 0))
+            period = PERIODS[self.start]
+            at = made + SETTLE + (self.number + 0.5) / self.arguments.rounds * period
+            while at < time.monotonic():
+                at += period
+            time.sleep(at - time.monotonic())
             if self.watch.look()[0] != self.start:
                 sys.exit(f"{self.name} should begin with {self.start} replicas and has {self.watch.look()}")
             return self.burst()
@@ -185,7 +189,7 @@ def merged(runs):
 def ratios(ours, keda):
     keys = ["first_change_seconds", "all_asked_seconds", "all_ready_seconds", "empty_seconds", "gone_seconds",
             "worker_seconds", "p95_wait_seconds"]
-    return {key.removesuffix("_seconds"): round(ours[key] / keda[key], 3) for key in keys if ours[key] is not None and keda[key]}
+    return {key: round(ours[key] / keda[key], 3) for key in keys if ours[key] is not None and keda[key]}
 
 
 def table(start, sides):
@@ -223,6 +227,8 @@ def main():
         parser.error("the cluster is not known: run `make bench NAME=keda`")
     sides = arguments.sides.split(",")
     starts = [int(start) for start in arguments.starts.split(",")]
+    if set(starts) - set(PERIODS):
+        parser.error("a burst begins with 0 replicas or with 1")
     if unknown := set(sides) - set(SIDES):
         parser.error(f"no side is called {', '.join(unknown)}: {', '.join(SIDES)}")
 

@@ -38,7 +38,7 @@ impl Load {
 
     /// How many workers queue `queue` has work for.
     pub fn level(&self, queue: u32, elapsed: Duration) -> u64 {
-        if queue % self.0.busy_every.max(1) != 0 {
+        if !queue.is_multiple_of(self.0.busy_every.max(1)) {
             return 0;
         }
         match self.draw(queue, elapsed) % 8 {
