@@ -48,6 +48,10 @@ def series(page, name):
     return [float(line.rsplit(" ", 1)[1]) for line in page.splitlines() if line.startswith((name + "{", name + " "))]
 
 
+class Stopped(SystemExit):
+    """By a signal: there is nothing to look into."""
+
+
 class StandIn:
     """SQS and the workers."""
 
@@ -304,6 +308,9 @@ def measure(arguments, binaries, consumers):
         operator, result["restart"] = restart(binary, plane, folder, operator, consumers)
         ended_well = True
         return rounded(result)
+    except Stopped:
+        ended_well = True
+        raise
     finally:
         for part in (operator and operator.process, stand_in and stand_in.process, plane):
             if part:
@@ -374,7 +381,7 @@ def stop(number, _frame):
     # once: what cleans up is not to be broken off
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    sys.exit(128 + number)
+    raise Stopped(128 + number)
 
 
 if __name__ == "__main__":

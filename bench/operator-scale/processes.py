@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -19,6 +20,13 @@ def die_with_parent(number=signal.SIGKILL):
     _libc.prctl(_PR_SET_PDEATHSIG, number)
 
 
+def prepare_child():
+    """In the child, before its program begins: it ends with this process, and may have as many connections as in a container."""
+    die_with_parent()
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def free_port():
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -32,7 +40,7 @@ class Process:
         self.name, self.log = name, log
         with open(log, "ab") as file:
             self._child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file,
-                                           env=environment, preexec_fn=die_with_parent)
+                                           env=environment, preexec_fn=prepare_child)
         self.pid = self._child.pid
 
     def ensure_running(self):
