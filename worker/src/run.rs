@@ -175,7 +175,10 @@ async fn work<R: Request>(
     jobs.close();
     let finish = async {
         // a poll under way may still bring messages; its connection is not cut, or they would stay hidden
-        tokio::join!(&mut receiving, jobs.wait());
+        (&mut receiving).await;
+        // only now: a poll that ends in the very moment of the signal still makes jobs, and whether there are any to wait
+        // for is settled when the wait is made
+        jobs.wait().await;
     };
     tokio::pin!(finish);
     tokio::select! {
