@@ -204,7 +204,7 @@ mod tests {
         assert_eq!(workers(60, &old(34.0)), 25);
         assert_eq!(workers(60, &old(500.0)), 50, "late is late: in a sixth of the target");
         let starting = Load { ready_seconds: 20.0, ready: 16, ..old(50.0) };
-        assert_eq!(workers(60, &starting), 17, "16 have done nearly all of it before new ones are of use");
+        assert_eq!(workers(60, &starting), 18, "16 have done nearly all of it before new ones are of use");
     }
 
     #[test]
