@@ -50,9 +50,8 @@ pub(super) fn warmth(longest: f64, target: Option<f64>, ready_seconds: f64, gaps
 
 /// The time to stay that would have cost least: the least, or just as long as one of the pauses.
 fn cheapest(least: f64, longest: f64, ready_seconds: f64, gaps: &Samples<8>) -> f64 {
-    let cost = |stay: f64| -> f64 {
-        gaps.values().map(|gap| if gap <= stay { gap } else { stay + ready_seconds }).sum()
-    };
+    let cost =
+        |stay: f64| -> f64 { gaps.values().map(|gap| if gap <= stay { gap } else { stay + ready_seconds }).sum() };
     let stays = gaps.values().filter(|gap| (least..=longest).contains(gap));
     std::iter::once(least).chain(stays).min_by(|a, b| cost(*a).total_cmp(&cost(*b))).unwrap_or(least)
 }
