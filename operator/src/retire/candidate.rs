@@ -9,6 +9,7 @@ use millrace_api::{Activity, DRAIN_LAPSES};
 
 use super::marks::{GOES_FIRST, Marks};
 use super::order::Place;
+use crate::clock;
 use crate::observe::{Observed, deployment_replicas};
 use crate::scale::Decision;
 use crate::workers::{Order, Report, activity};
@@ -19,6 +20,9 @@ pub(super) const PROTECTED: Duration = Duration::from_secs(30);
 const QUIET: Duration = Duration::from_secs(10);
 /// kube-controller-manager sees a pod's cost by a watch of its own, which may be a little later.
 pub(super) const SETTLES: Duration = Duration::from_secs(1);
+
+/// A container that is made on a node comes up within this, unless its image is on the way or something is wrong.
+const COMES_UP: Duration = Duration::from_mins(1);
 
 /// A worker that knows no request to drain is asked again after this.
 const UNABLE: Duration = Duration::from_mins(5);
@@ -68,6 +72,8 @@ pub(super) struct Candidate {
 pub(super) enum Work {
     /// Its container does not run.
     Absent,
+    /// Its container is being made on a node: the kubelet tells a moment later than it happens that a worker has begun.
+    Coming,
     Starting,
     Idle,
     Busy(u32),
@@ -100,7 +106,7 @@ impl Candidate {
             Work::Absent => true,
             Work::Drained => self.held,
             Work::Idle | Work::Starting => !self.drains && self.quiet,
-            Work::Busy(_) | Work::Draining(_) | Work::Silent => false,
+            Work::Coming | Work::Busy(_) | Work::Draining(_) | Work::Silent => false,
         }
     }
 }
@@ -144,7 +150,7 @@ impl Kept {
             Work::Draining(jobs) => jobs > 0,
             // One that was never ready has never had a job.
             Work::Silent => place.ready || Marks::of(pod).protected,
-            Work::Absent | Work::Starting | Work::Idle | Work::Drained => false,
+            Work::Absent | Work::Coming | Work::Starting | Work::Idle | Work::Drained => false,
         };
         let done = match report {
             Report::State(state) => state.completed + state.failed,
@@ -179,7 +185,10 @@ impl Kept {
             name: pod.name_any(),
             place,
             certain: changed.is_none_or(|at| age(at, now) >= SETTLES),
-            work: Work::of(report),
+            work: match Work::of(report) {
+                Work::Absent if is_coming(pod, now) => Work::Coming,
+                work => work,
+            },
             held: self.held(now),
             drains: signs && !self.is_unable(now) && self.refuses.is_none_or(|since| age(since, now) < REFUSES),
             quiet: quiet.is_some_and(|quiet| quiet >= QUIET),
@@ -188,6 +197,17 @@ impl Kept {
             marks,
         }
     }
+}
+
+/// Whether a container may have begun that is not known to run: one that is made on a node, for as long as that usually
+/// takes. Past that only those that never come up are left, and the rare one that had a long way is given its grace period.
+fn is_coming(pod: &Pod, now: Instant) -> bool {
+    let assigned = pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some());
+    let created = pod.metadata.creation_timestamp.as_ref().map(|time| time.0.as_millisecond() as f64 / 1e3);
+    let young = created.is_some_and(|created| clock::seconds(now) - created < COMES_UP.as_secs_f64());
+    let statuses = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+    let mut waiting = statuses.filter_map(|container| container.state.as_ref()?.waiting.as_ref()?.reason.as_deref());
+    assigned && young && waiting.all(|reason| ["ContainerCreating", "PodInitializing"].contains(&reason))
 }
 
 /// How long ago that was.

@@ -66,7 +66,7 @@ fn wanted(pod: &Candidate, goes: bool) -> Wanted {
     let harmless = pod.is_harmless();
     Wanted {
         pod: pod.name.clone(),
-        drain: (goes || pod.leaving) && pod.work != Work::Absent,
+        drain: (goes || pod.leaving) && !matches!(pod.work, Work::Absent | Work::Coming),
         marks: Marks {
             // Those that are still pending go first anyway.
             goes: goes && harmless && pod.place.phase == Phase::Running,
@@ -98,6 +98,7 @@ fn going(inputs: &Inputs, target: i32) -> Vec<&Candidate> {
 fn preference(pod: &Candidate) -> impl Ord + use<> {
     let (tier, jobs) = match pod.work {
         Work::Absent => (0, 0),
+        Work::Coming => (1, 0),
         Work::Starting | Work::Idle | Work::Drained | Work::Draining(0) if !pod.place.ready => (1, 0),
         Work::Starting | Work::Idle | Work::Drained | Work::Draining(0) => (2, 0),
         Work::Busy(jobs) | Work::Draining(jobs) => (3, jobs),
