@@ -97,6 +97,7 @@ impl Bench {
         let seen = Observed {
             deployment: watched.then(|| self.object(DEPLOYMENT).map(Arc::new)).flatten(),
             pods: Vec::new(),
+            ended: Vec::new(),
             terminating: Vec::new(),
             leaving: BTreeSet::new(),
             config_map: self.meta("/api/v1/namespaces/demo/configmaps/sdxl"),

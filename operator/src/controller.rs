@@ -209,6 +209,9 @@ async fn act<R: Read>(
     // What it needs is claimed before it is said what it gets.
     let needed = decide(&validated, seen, None, now);
     let claim = Claim::of(&validated, seen, &needed);
+    if claim.is_none() {
+        context.ledger.forget(&ObjectRef::from(&**consumer));
+    }
     let decision = match claim.and_then(|claim| context.ledger.claim(&ObjectRef::from(&**consumer), claim, trigger)) {
         Some(grant) => decide(&validated, seen, Some(grant), now),
         None => needed,

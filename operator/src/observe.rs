@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Resource as _, ResourceExt as _};
-use millrace_api::{QueueConsumer, is_fifo};
+use millrace_api::{QueueConsumer, ScalingMode, is_fifo};
 
 use crate::build::names::LABEL_INSTANCE;
 use crate::clock;
@@ -30,7 +30,9 @@ const SLACK: Duration = Duration::from_millis(500);
 #[derive(Debug, Clone)]
 pub(crate) struct Observed {
     pub(crate) deployment: Option<Arc<Deployment>>,
-    /// Pods of this consumer that are not being deleted.
+    /// Pods of this consumer that ended for good and are still listed.
+    pub(crate) ended: Vec<Arc<Pod>>,
+    /// Pods of this consumer that have not ended and are not being deleted.
     pub(crate) pods: Vec<Arc<Pod>>,
     /// Pods of this consumer that are being deleted: they still hold what they asked for.
     pub(crate) terminating: Vec<Arc<Pod>>,
@@ -55,14 +57,15 @@ impl Observed {
         let scaling = &spec.spec().scaling;
         match &self.deployment {
             Some(deployment) => deployment_replicas(deployment),
+            // What it would be is not what it is.
+            None if scaling.mode == ScalingMode::DryRun => scaling.min_replicas,
             None => self.last_desired.clamp(scaling.min_replicas, scaling.max_replicas.max(scaling.min_replicas)),
         }
     }
 
-    /// Workers that take up room: asked for, or still there, those that are ending included.
-    pub(crate) fn held(&self, replicas: i32) -> i32 {
-        let count = |pods: &[Arc<Pod>]| i32::try_from(pods.len()).unwrap_or(i32::MAX);
-        replicas.max(count(&self.pods)).saturating_add(count(&self.terminating))
+    /// Workers that take up room: asked for or there, and those that are ending.
+    pub(crate) fn held(&self, replicas: i32) -> (i32, i32) {
+        (replicas.max(count(&self.pods)), count(&self.terminating))
     }
 
     /// Whether pods of an older template are still there, or Kubernetes has not seen the newest one yet.
@@ -101,7 +104,7 @@ pub(crate) async fn observe<R: Read>(
 ) -> Observed {
     let world = sources.world;
     let deployment = child(&world.deployments, consumer);
-    let (terminating, pods) = pods(world, consumer);
+    let Pods { terminating, ended, pods } = pods(world, consumer);
     let key = ObjectRef::from(consumer);
     sources.watched.follow(&key, &pods, sources.workers, sources.trigger);
     let workers = ask(&pods, sources, &key, memory).await;
@@ -111,8 +114,11 @@ pub(crate) async fn observe<R: Read>(
         let outlook = Outlook {
             target: scaling.target.queue_delay_seconds,
             working: !pods.is_empty() || replicas > 0,
-            // On a FIFO queue it says only that no message group is free.
-            receives_nothing: !is_fifo(&consumer.spec.queue.url) && workers.iter().any(Worker::receives_nothing),
+            // On a FIFO queue it says only that no message group is free. Where the counts of before say otherwise, they
+            // are old.
+            receives_nothing: !is_fifo(&consumer.spec.queue.url)
+                && memory.depth.is_some_and(|depth| depth.is_idle())
+                && workers.iter().any(Worker::receives_nothing),
             at_most: replicas >= scaling.max_replicas,
             calm: memory.history.is_calm(clock::seconds(Instant::now())),
         };
@@ -127,6 +133,7 @@ pub(crate) async fn observe<R: Read>(
         deployment,
         leaving: pods.iter().filter(|pod| world.is_leaving(pod)).map(|pod| pod.name_any()).collect(),
         pods,
+        ended,
         terminating,
         config_map: child(&world.config_maps, consumer).map(|object| object.metadata.clone()),
         service_account: child(&world.service_accounts, consumer).map(|object| object.metadata.clone()),
@@ -140,21 +147,39 @@ pub(crate) async fn observe<R: Read>(
 }
 
 /// Workers of a consumer that take up room, before anything else is known about it.
-pub(crate) fn held(world: &World, consumer: &QueueConsumer) -> i32 {
+pub(crate) fn held(world: &World, consumer: &QueueConsumer) -> (i32, i32) {
     let replicas = child(&world.deployments, consumer).as_deref().map_or(0, deployment_replicas);
-    let (terminating, pods) = pods(world, consumer);
-    let count = |pods: &[Arc<Pod>]| i32::try_from(pods.len()).unwrap_or(i32::MAX);
-    replicas.max(count(&pods)).saturating_add(count(&terminating))
+    let Pods { terminating, pods, .. } = pods(world, consumer);
+    (replicas.max(count(&pods)), count(&terminating))
 }
 
-/// Those that are being deleted, and those that are not.
-fn pods(world: &World, consumer: &QueueConsumer) -> (Vec<Arc<Pod>>, Vec<Arc<Pod>>) {
+fn count(pods: &[Arc<Pod>]) -> i32 {
+    i32::try_from(pods.len()).unwrap_or(i32::MAX)
+}
+
+/// A consumer's pods.
+struct Pods {
+    /// Being deleted.
+    terminating: Vec<Arc<Pod>>,
+    /// Ended for good: Kubernetes keeps those that it evicted, and makes others in their place.
+    ended: Vec<Arc<Pod>>,
+    /// All others.
+    pods: Vec<Arc<Pod>>,
+}
+
+fn pods(world: &World, consumer: &QueueConsumer) -> Pods {
     let (namespace, name) = (consumer.namespace(), consumer.name_any());
     let mut pods = world
         .pods
         .state_filter(|pod| pod.meta().namespace == namespace && pod.labels().get(LABEL_INSTANCE) == Some(&name));
     pods.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
-    pods.into_iter().partition(|pod| pod.metadata.deletion_timestamp.is_some())
+    let (terminating, pods): (Vec<_>, Vec<_>) =
+        pods.into_iter().partition(|pod| pod.metadata.deletion_timestamp.is_some());
+    let (ended, pods) = pods.into_iter().partition(|pod| {
+        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+        matches!(phase, Some("Failed" | "Succeeded"))
+    });
+    Pods { terminating, ended, pods }
 }
 
 /// Asks the workers, unless that was done a moment ago and there are no others now. What they said since then by

@@ -59,6 +59,7 @@ pub(crate) fn observed() -> Observed {
     Observed {
         deployment: None,
         pods: Vec::new(),
+        ended: Vec::new(),
         terminating: Vec::new(),
         leaving: std::collections::BTreeSet::new(),
         config_map: None,

@@ -62,8 +62,10 @@ pub(crate) struct Claim {
     pub(crate) wanted: i32,
     /// Workers that it needs whatever the queue says.
     pub(crate) min: i32,
-    /// Workers that are asked for or still there, terminating ones included.
+    /// Workers that are asked for or there.
     pub(crate) held: i32,
+    /// Workers that are ending, and still have their GPUs.
+    pub(crate) ending: i32,
     /// Who comes first.
     pub(crate) priority: i32,
     /// Shares among those of one priority.
@@ -72,7 +74,7 @@ pub(crate) struct Claim {
 
 impl Claim {
     /// What a consumer holds, before anything is decided about it; none where its workers have no GPU.
-    pub(crate) fn held(consumer: &QueueConsumer, held: i32) -> Option<Self> {
+    pub(crate) fn held(consumer: &QueueConsumer, (held, ending): (i32, i32)) -> Option<Self> {
         let (gpu, scaling) = (&consumer.spec.worker.gpu, &consumer.spec.scaling);
         (gpu.count > 0).then(|| Self {
             resource: gpu.resource_name.clone(),
@@ -80,6 +82,7 @@ impl Claim {
             wanted: held,
             min: scaling.min_replicas.min(held),
             held,
+            ending,
             priority: scaling.priority,
             weight: scaling.weight,
         })
@@ -139,7 +142,11 @@ impl Ledger {
     /// Claims, and says what may be had; none where these GPUs are not limited. Others whose share or room changes by
     /// it are woken.
     pub(crate) fn claim(&self, key: &Key, claim: Claim, trigger: &Trigger) -> Option<Grant> {
-        let budget = *self.budgets.0.get(&claim.resource)?;
+        let Some(budget) = self.budgets.0.get(&claim.resource).copied() else {
+            // It may have used GPUs that are limited before.
+            self.forget(key);
+            return None;
+        };
         let mut claims = self.claims();
         let before = claims.get(key).map(|entry| (entry.claim.clone(), entry.promised));
         let (resource, gpus, held) = (claim.resource.clone(), claim.gpus.max(1), claim.held);
@@ -150,10 +157,13 @@ impl Ledger {
         let others: i64 = rivals
             .iter()
             .filter(|(other, _)| *other != key)
-            .map(|(_, entry)| i64::from(entry.claim.held.max(entry.promised)) * entry.claim.gpus.max(1))
+            .map(|(_, entry)| {
+                let workers = entry.claim.held.max(entry.promised).saturating_add(entry.claim.ending);
+                i64::from(workers) * entry.claim.gpus.max(1)
+            })
             .sum();
         // What is there may stay up to the share; more only from what nobody holds.
-        let room = i32::try_from(((budget - others) / gpus).max(0)).unwrap_or(i32::MAX);
+        let room = i32::try_from(((budget - others) / gpus).max(0)).unwrap_or(i32::MAX).saturating_sub(claim.ending);
         let told = self.untold.load(Ordering::Acquire) == 0;
         let replicas = share.min(room.max(held.min(share))).min(if told { i32::MAX } else { held });
         let words = if !told {

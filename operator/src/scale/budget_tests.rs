@@ -12,7 +12,7 @@ fn key(name: &str) -> Key {
 }
 
 fn claim(wanted: i32, held: i32) -> Claim {
-    Claim { resource: GPU.into(), gpus: 1, wanted, min: 0, held, priority: 0, weight: 1 }
+    Claim { resource: GPU.into(), gpus: 1, wanted, min: 0, held, ending: 0, priority: 0, weight: 1 }
 }
 
 fn ledger(gpus: i64) -> Ledger {
@@ -67,9 +67,12 @@ fn only_what_is_free_is_given_and_waking_follows() {
     assert_eq!(woken.try_recv().unwrap().name, "a", "who holds too much hears of it");
     assert_eq!(ledger.claim(&key("a"), claim(8, 8), &trigger).unwrap().replicas, 4);
     // Three pods of it are gone, one still ends.
-    assert_eq!(ledger.claim(&key("a"), claim(8, 5), &trigger).unwrap().replicas, 4);
+    assert_eq!(ledger.claim(&key("a"), Claim { ending: 1, ..claim(8, 4) }, &trigger).unwrap().replicas, 4);
     assert_eq!(woken.try_recv().unwrap().name, "b");
     assert_eq!(ledger.claim(&key("b"), claim(8, 0), &trigger).unwrap().replicas, 3);
+    let own = Ledger::new(ledger.budgets.clone(), 0);
+    let ending = Claim { ending: 6, ..claim(8, 2) };
+    assert_eq!(own.claim(&key("a"), ending, &trigger).unwrap().replicas, 2, "its own that end hold their GPUs too");
     ledger.forget(&key("a"));
     assert_eq!(ledger.claim(&key("b"), claim(8, 3), &trigger).unwrap().replicas, 8);
     assert_eq!(ledger.claim(&key("c"), Claim { resource: "amd.com/gpu".into(), ..claim(9, 0) }, &trigger), None);
@@ -97,7 +100,7 @@ fn after_a_restart_what_others_hold_is_known_before_they_are_asked() {
 
 prop_compose! {
     fn any_claim()(wanted in 0..12_i32, min in 0..3_i32, priority in 0..2_i32, weight in 1..5_i32, gpus in 1..3_i64) -> Claim {
-        Claim { resource: GPU.into(), gpus, wanted, min, held: 0, priority, weight }
+        Claim { resource: GPU.into(), gpus, wanted, min, held: 0, ending: 0, priority, weight }
     }
 }
 

@@ -28,6 +28,8 @@ use crate::validate::Validated;
 /// Messages in flight that no worker holds come back when their lease ends. Those that have not come back so long after
 /// it are hidden until they are tried again or begun, and nobody need wait for them, in seconds.
 const COMING_BACK: f64 = 60.0;
+/// Time goes by as quiet only with readings younger than this: the longest interval between two, and a little more.
+const FRESH: f64 = 45.0;
 
 /// Why a count is what it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,7 +80,7 @@ impl From<Kind> for Reason {
     fn from(kind: Kind) -> Self {
         match kind {
             Kind::JobsFailing => Self::JobsFailing,
-            Kind::WorkersBroken => Self::WorkersBroken,
+            Kind::WorkersBroken | Kind::SomeBroken => Self::WorkersBroken,
             Kind::Unschedulable => Self::Unschedulable,
             Kind::BlockedByMessageGroups => Self::BlockedByMessageGroups,
             Kind::ExploringMessageGroups => Self::ExploringMessageGroups,
@@ -206,13 +208,18 @@ pub(crate) fn decide_from(terms: &Terms<'_>, inputs: &Inputs, history: &History,
     let wished = limit.as_ref().map_or(wanted, |limit| limit.replicas);
     history.wish(now, wished, window);
     let old = decision.oldest_seconds.is_some_and(|age| age > f64::from(target_of(rule).unwrap_or(60)) / 4.0);
-    if wished != from || old || history.unsettled.is_none() {
+    // Who gets work, or all that it can take, may see the first of many messages.
+    let full = inputs.pods.ready > 0 && inputs.held as f64 >= inputs.slots * f64::from(inputs.pods.ready);
+    let was = std::mem::replace(&mut history.was, (inputs.busy > 0, full));
+    let more = (inputs.busy > 0 && !was.0) || (full && !was.1);
+    if wished != from || old || more || history.unsettled.is_none() {
         history.unsettled = Some(now);
     }
     let unheld = (depth.in_flight - inputs.held).max(0);
     let hidden = unheld > 0 && history.unheld_since.is_some_and(|since| now - since > terms.lease + COMING_BACK);
     let idle = depth.visible == 0 && (depth.in_flight == 0 || hidden && depth.in_flight == unheld);
-    if !idle || inputs.busy > 0 {
+    // A reading that is old says nothing about now.
+    if !idle || inputs.busy > 0 || now - inputs.read_at > FRESH {
         history.last_active = Some(now);
     }
 
@@ -261,7 +268,7 @@ pub(crate) fn decide_from(terms: &Terms<'_>, inputs: &Inputs, history: &History,
     let floors = [
         (highest.min(most), Reason::Stabilizing, Some(window_ends)),
         (i32::from(wished == 0 && now < quiet_until).min(most), Reason::WaitingForZero, Some(quiet_until)),
-        (inputs.busy.min(most), Reason::WorkersBusy, None),
+        (at_work(inputs).min(most), Reason::WorkersBusy, None),
         // At zero there is nothing to roll out: a rollout that is stuck must not hold GPUs for ever.
         (if inputs.rolling && wished > 0 { most } else { 0 }, Reason::RolloutInProgress, None),
     ];
@@ -289,6 +296,13 @@ pub(crate) fn decide_from(terms: &Terms<'_>, inputs: &Inputs, history: &History,
     decision
 }
 
+/// Workers that the jobs which are held need, and those that cannot be asked. Jobs may be spread over more: those who are to
+/// go take no new ones and end theirs first.
+fn at_work(inputs: &Inputs) -> i32 {
+    let needed = (inputs.held as f64 / inputs.slots.max(1.0)).ceil() as i32;
+    needed.saturating_add(inputs.silent).min(inputs.busy)
+}
+
 /// The queue delay that is promised, in seconds.
 fn target_of(rule: Rule) -> Option<i32> {
     match rule {
@@ -299,7 +313,7 @@ fn target_of(rule: Rule) -> Option<i32> {
 
 /// Learns from what was seen.
 fn measure(terms: &Terms<'_>, inputs: &Inputs, depth: Depth, history: &mut History, now: f64) {
-    let reported = Reported { service: inputs.service_seconds, done: &inputs.done };
+    let reported = Reported { service: inputs.service_seconds, done: &inputs.done, there: &inputs.pods.names };
     let done = history.estimates.learn(&reported);
     history.estimates.arrivals.done(done);
     let total = depth.visible.max(0).saturating_add(depth.in_flight.max(0)).saturating_add(depth.delayed.max(0));
@@ -307,14 +321,16 @@ fn measure(terms: &Terms<'_>, inputs: &Inputs, depth: Depth, history: &mut Histo
     let keep = 2.0 * f64::from(target_of(terms.rule).unwrap_or(60));
     history.estimates.arrivals.read(inputs.read_at, total as f64, age, keep);
     for (name, took) in &inputs.pods.took {
-        if !history.seen_ready.contains(name) {
-            history.estimates.ready.add(*took);
+        // Those that were there before this operator may have been ready more than once.
+        if history.seen.insert(name.clone()) && history.unsettled.is_some() {
+            history.estimates.started(*took);
         }
     }
-    history.seen_ready = inputs.pods.took.keys().cloned().collect();
+    history.seen.extend(inputs.pods.troubled.iter().cloned());
+    history.seen.retain(|name| inputs.pods.names.contains(name));
     // A message after a silence: for how long it was silent.
     if let Some(since) = history.last_active
-        && depth.visible > 0
+        && (depth.visible > 0 || inputs.busy > 0)
         && now - since >= 30.0
     {
         history.estimates.gaps.add(now - since);
@@ -330,11 +346,12 @@ fn load(inputs: &Inputs, depth: Depth, history: &History, lease: f64, now: f64) 
     let coming_back = history.unheld_since.is_none_or(|since| now - since <= lease + COMING_BACK);
     let backlog = depth.visible.max(0).saturating_add(if coming_back { unheld } else { 0 }) as f64;
     // Before the first job has ended, those that run tell how long one takes at least.
-    let known = estimates.service.unwrap_or(SERVICE_PRIOR);
-    let service = known.max(inputs.running_seconds.unwrap_or_default());
+    let running = || inputs.running_seconds.unwrap_or_default().max(SERVICE_PRIOR);
+    let service = estimates.service.unwrap_or_else(running);
     Load {
         visible: depth.visible,
         in_flight: depth.in_flight,
+        hidden: if coming_back { 0 } else { unheld },
         backlog,
         waiting: estimates.arrivals.waiting(backlog, now),
         rate: estimates.arrivals.rate(now).unwrap_or_default(),

@@ -186,7 +186,7 @@ fn an_unknown_depth_holds_and_its_time_does_not_count() {
 
 #[test]
 fn workers_that_do_not_answer_are_named() {
-    let silent = Inputs { busy: 3, silent: 2, ..inputs(4, 0, 0) };
+    let silent = Inputs { busy: 3, silent: 2, held: 1, ..inputs(4, 0, 0) };
     let scaling = ScalingSpec { scale_down_stabilization_seconds: 0, ..scaling(0, 10) };
     let decision = first(&scaling, &silent);
     assert_eq!((decision.desired, decision.reason), (3, Reason::WorkersBusy));
@@ -321,17 +321,23 @@ fn hidden_messages_hold_the_last_worker_only_until_they_must_have_come_back() {
 fn a_model_that_fails_every_job_gets_one_worker_and_recovers() {
     let failure = Failure { code: "ModelError".into(), message: "NaN in the output".into() };
     let failing = Inputs { failing: Some(failure), busy: 4, held: 4, ..inputs(10, 10_000, 4) };
-    let decision = first(&scaling(0, 10), &failing);
+    let scaling_up = first(&scaling(0, 10), &Inputs { from: 4, ..failing.clone() });
+    assert_eq!((scaling_up.desired, scaling_up.reason), (4, Reason::JobsFailing), "no more of them at once");
+    let history = first(&scaling(0, 10), &failing).history;
+    let decision = decide_from(&terms(RULE, &scaling(0, 10)), &failing, &history, 61.0);
     assert_eq!((decision.desired, decision.reason, decision.wanted), (1, Reason::JobsFailing, 10));
     assert!(decision.message.contains("ModelError: NaN in the output"), "{}", decision.message);
-    let forgot = decide_from(&terms(RULE, &scaling(0, 10)), &inputs(1, 10_000, 0), &decision.history, 10.0);
+    let forgot = decide_from(&terms(RULE, &scaling(0, 10)), &inputs(1, 10_000, 0), &decision.history, 70.0);
     assert_eq!(forgot.desired, 1, "a new worker has tried nothing yet");
-    let from_zero = decide_from(&terms(RULE, &scaling(0, 10)), &inputs(0, 10_000, 0), &decision.history, 10.0);
+    let from_zero = decide_from(&terms(RULE, &scaling(0, 10)), &inputs(0, 10_000, 0), &decision.history, 70.0);
     assert_eq!(from_zero.desired, 1);
+    let over = decide_from(&terms(RULE, &scaling(0, 10)), &inputs(0, 0, 0), &decision.history, 70.0);
+    assert_eq!(over.history.failing(), None, "with the last message and the last worker");
     let well = Inputs { healthy: true, ..inputs(1, 10_000, 0) };
-    let well = decide_from(&terms(RULE, &scaling(0, 10)), &well, &forgot.history, 20.0);
+    let well = decide_from(&terms(RULE, &scaling(0, 10)), &well, &forgot.history, 80.0);
     assert_eq!((well.desired, well.reason), (10, Reason::MaxReplicas));
-    assert_eq!(first(&scaling(3, 10), &failing).desired, 3, "minReplicas stays");
+    let least = decide_from(&terms(RULE, &scaling(3, 10)), &failing, &history, 61.0);
+    assert_eq!(least.desired, 3, "minReplicas stays");
 }
 
 #[test]
@@ -339,7 +345,8 @@ fn workers_that_do_not_come_up_do_not_multiply() {
     let pods = |ready, starting, broken, stuck| Pods { ready, starting, broken, stuck, ..Pods::default() };
     for (pods, desired, reason) in [
         (pods(0, 0, 4, 0), 1, Reason::WorkersBroken),
-        (pods(1, 0, 3, 0), 1, Reason::WorkersBroken),
+        (pods(1, 0, 3, 0), 4, Reason::WorkersBroken),
+        (pods(0, 2, 2, 0), 10, Reason::Rule),
         (pods(3, 0, 1, 0), 10, Reason::Rule),
         (pods(0, 4, 0, 0), 10, Reason::Rule),
         (pods(2, 0, 0, 2), 4, Reason::Unschedulable),
@@ -521,7 +528,12 @@ proptest! {
                     let taken = inputs.grant.is_some() || inputs.blocked || decision.history.failing.is_some() || decision.reason == Reason::WorkersBroken
                         || decision.history.groups_until.is_some();
                     if decision.desired < from && !taken {
-                        prop_assert!(decision.desired >= inputs.busy.min(min + more), "busy workers: {:?}", &decision);
+                        prop_assert!(decision.desired >= at_work(&inputs).min(min + more), "busy workers: {:?}", &decision);
+                    }
+                    if inputs.fifo {
+                        // There, messages that no group is free for do not count.
+                        (history, from) = (decision.history, decision.desired);
+                        continue;
                     }
                     let mut deeper = inputs.clone();
                     deeper.depth = Ok(Depth { visible: depth.visible + 10, ..*depth });

@@ -2,7 +2,7 @@
 //! messages arrive and for how long they stay away. Each estimator takes a bounded number of samples, begins with a
 //! stated prior, and survives a restart of the operator in `status.estimates`.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use millrace_api::Estimates as Remembered;
 use serde::{Deserialize, Serialize};
@@ -22,6 +22,10 @@ const RATE_SAMPLES: usize = 3;
 const CURVE_POINTS: usize = 64;
 /// What came between two readings came halfway, but not longer than half of this before the second.
 const LONGEST_STEP: f64 = 15.0;
+/// A reading weighs no more than so many seconds, or one after a long sleep would be the median by itself.
+const HEAVIEST_STEP: f64 = 30.0;
+/// A start that took longer than this says nothing about the next one, in seconds.
+const LONGEST_START: f64 = 1800.0;
 
 /// The last few measurements of one thing; their median counts, so that one odd one changes nothing.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -78,6 +82,8 @@ pub(super) struct Reported<'a> {
     pub(super) service: Option<f64>,
     /// Jobs done by each worker since it started.
     pub(super) done: &'a BTreeMap<String, u64>,
+    /// All workers that are there.
+    pub(super) there: &'a BTreeSet<String>,
 }
 
 impl Estimates {
@@ -86,7 +92,7 @@ impl Estimates {
         let positive = |value: Option<f64>| value.filter(|value| value.is_finite() && *value > 0.0);
         Self {
             service: positive(remembered.service_seconds),
-            ready: Samples::restored(remembered.ready_seconds),
+            ready: Samples::restored(remembered.ready_seconds.filter(|took| *took <= LONGEST_START)),
             gaps: Samples::restored(remembered.gap_seconds),
             arrivals: Arrivals {
                 restored: positive(remembered.arrivals_per_minute).map(|rate| rate / 60.0),
@@ -113,16 +119,26 @@ impl Estimates {
         self.ready.median().unwrap_or(prior)
     }
 
+    /// A worker became ready after so many seconds.
+    pub(super) fn started(&mut self, took: f64) {
+        if took <= LONGEST_START {
+            self.ready.add(took);
+        }
+    }
+
     /// Takes what workers say, and says how many jobs were done since the last time.
     pub(super) fn learn(&mut self, reported: &Reported<'_>) -> u64 {
-        let new = reported.done.iter().map(|(worker, done)| match self.done.get(worker) {
-            // A worker whose count fell was restarted.
-            Some(before) if before <= done => done - before,
-            _ => *done,
-        });
-        let new: u64 = new.sum();
         let first = self.done.is_empty();
-        self.done.clone_from(reported.done);
+        // One that did not answer this time is not forgotten, or its whole life would count as new when it does.
+        self.done.retain(|worker, _| reported.there.contains(worker));
+        let mut new = 0_u64;
+        for (worker, done) in reported.done {
+            new += match self.done.insert(worker.clone(), *done) {
+                // A worker whose count fell was restarted.
+                Some(before) if before <= *done => done - before,
+                _ => *done,
+            };
+        }
         if let Some(service) = reported.service {
             self.service = Some(match self.service {
                 Some(before) if !first => {
@@ -160,8 +176,9 @@ pub(crate) struct Arrivals {
     last: Option<(f64, f64)>,
     /// Jobs done since the last reading.
     done: f64,
-    /// Messages in a second, from before a restart.
+    /// Messages in a second, from before a restart, and until when that counts.
     restored: Option<f64>,
+    restored_until: f64,
 }
 
 /// Some waiting messages, and until when the last of them has come.
@@ -186,6 +203,7 @@ impl Arrivals {
             self.curve.push_back((at - age.max(0.0), 0.0));
             self.curve.push_back((at, total));
             (self.level, self.last, self.done) = (total, Some((at, total)), 0.0);
+            self.restored_until = at + RATE_WINDOW;
             return;
         };
         if at <= before {
@@ -238,10 +256,10 @@ impl Arrivals {
             .steps
             .iter()
             .filter(|(at, ..)| now - at <= RATE_WINDOW)
-            .map(|(_, took, came)| (came.max(0.0) / took, *took))
+            .map(|(_, took, came)| (came.max(0.0) / took, took.min(HEAVIEST_STEP)))
             .collect();
         if rates.len() < RATE_SAMPLES {
-            return self.restored;
+            return self.restored.filter(|_| now < self.restored_until);
         }
         rates.sort_by(|a, b| a.0.total_cmp(&b.0));
         let half = rates.iter().map(|rate| rate.1).sum::<f64>() / 2.0;

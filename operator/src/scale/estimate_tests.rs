@@ -53,6 +53,7 @@ fn a_rate_is_remembered_until_there_are_readings_enough() {
     assert_eq!(estimates.service, None, "nonsense is not believed");
     estimates.arrivals.read(0.0, 0.0, 0.0, 600.0);
     assert_eq!(estimates.arrivals.rate(0.0), Some(0.5));
+    assert_eq!(estimates.arrivals.rate(151.0), None, "but not for ever");
     for n in 1..=3 {
         estimates.arrivals.read(f64::from(n) * 10.0, 10.0 * f64::from(n), 0.0, 600.0);
     }
@@ -97,15 +98,18 @@ fn the_curve_stays_small() {
 #[test]
 fn the_service_time_follows_what_is_done() {
     let mut estimates = Estimates::default();
-    let mut learn = |service, done: &[(&str, u64)]| {
+    let mut learn = |service: Option<f64>, done: &[(&str, u64)]| {
         let done: BTreeMap<String, u64> = done.iter().map(|(name, done)| ((*name).to_owned(), *done)).collect();
-        let new = estimates.learn(&Reported { service, done: &done });
+        let there = done.keys().cloned().chain(service.is_none().then(|| "a".to_owned())).collect();
+        let new = estimates.learn(&Reported { service, done: &done, there: &there });
         (new, estimates.service.map(|s| (s * 10.0).round() / 10.0))
     };
     assert_eq!(learn(None, &[]), (0, None));
     assert_eq!(learn(Some(10.0), &[("a", 3)]), (3, Some(10.0)));
     assert_eq!(learn(Some(20.0), &[("a", 3)]), (0, Some(10.0)), "nothing was done, so nothing is learnt");
     assert_eq!(learn(Some(20.0), &[("a", 4), ("b", 9)]), (10, Some(12.6)));
+    assert_eq!(learn(None, &[]).0, 0, "one that does not answer is not forgotten");
+    assert_eq!(learn(Some(20.0), &[("a", 4)]).0, 0);
     assert_eq!(learn(Some(20.0), &[("a", 2)]), (2, Some(13.1)), "restarted, and another gone");
     assert_eq!(learn(Some(20.0), &[("a", 2000)]), (1998, Some(20.0)));
 }

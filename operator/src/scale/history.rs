@@ -22,12 +22,14 @@ pub(crate) struct History {
     pub(super) unsettled: Option<f64>,
     /// Since when messages are in flight that no worker holds.
     pub(super) unheld_since: Option<f64>,
-    /// Workers that were seen ready, by name: each tells once how long it took.
-    pub(super) seen_ready: BTreeSet<String>,
+    /// Workers that were seen ready or in trouble, by name: each tells once how long it took, if all went well.
+    pub(super) seen: BTreeSet<String>,
+    /// Workers were at work, and all their slots were taken.
+    pub(super) was: (bool, bool),
     /// What was measured.
     pub(crate) estimates: Estimates,
-    /// Every attempt fails, and none ended well since.
-    pub(super) failing: Option<Failure>,
+    /// Every attempt fails, and none ended well since; and since when that is known.
+    pub(super) failing: Option<(f64, Failure)>,
     /// On a FIFO queue: until when no worker is added, because those that are there find no free message group.
     pub(super) groups_until: Option<f64>,
     /// How many workers found messages then.
@@ -48,7 +50,7 @@ impl History {
 
     /// Why every job fails, while every job does.
     pub(crate) fn failing(&self) -> Option<&Failure> {
-        self.failing.as_ref()
+        self.failing.as_ref().map(|(_, failure)| failure)
     }
 
     /// Whether nothing was decided yet.

@@ -1,6 +1,6 @@
 //! What a decision is made from, as plain numbers: it can be written down and replayed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use jiff::Timestamp;
@@ -84,6 +84,10 @@ pub(crate) struct Pods {
     pub(crate) leaving: i32,
     /// How long each ready worker took to be ready, by pod name, in seconds.
     pub(crate) took: BTreeMap<String, f64>,
+    /// All of them, by name.
+    pub(crate) names: BTreeSet<String>,
+    /// Those that are or were in trouble: how long they took says nothing.
+    pub(crate) troubled: BTreeSet<String>,
 }
 
 /// Why no attempt ends well.
@@ -142,6 +146,7 @@ impl Pods {
             let name = pod.name_any();
             let age = created(pod).map_or(0.0, |created| (now - created).max(0.0));
             let state = seen.workers.iter().find(|worker| worker.pod == name).and_then(Worker::state);
+            pods.names.insert(name.clone());
             let hopeless = state.is_some_and(|s| !s.ready && !s.draining && !s.problems.is_empty());
             if seen.leaving.contains(&name) {
                 pods.leaving += 1;
@@ -152,6 +157,7 @@ impl Pods {
                 }
             } else if hopeless || is_broken(pod) {
                 pods.broken += 1;
+                pods.troubled.insert(name);
             } else if age > patience && !is_scheduled(pod) {
                 pods.stuck += 1;
             } else {
@@ -203,7 +209,8 @@ fn failing<'a>(states: impl Iterator<Item = &'a WorkerState>) -> Option<Failure>
                 attempts += failing.attempts;
                 failure = Some(Failure { code: failing.code.clone(), message: failing.message.clone() });
             }
-            None if state.completed > 0 => return None,
+            // It gets through, or may do so with its first jobs.
+            None if state.completed > 0 || state.busy > 0 => return None,
             None => {}
         }
     }

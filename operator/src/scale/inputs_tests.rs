@@ -112,7 +112,7 @@ fn a_model_is_broken_where_nobody_gets_through() {
         super::failing(states.iter()).is_some()
     };
     assert!(of(&[(0, Some(5))]));
-    assert!(of(&[(100, Some(3)), (0, Some(2)), (0, None)]), "who tried nothing yet says nothing");
+    assert!(of(&[(100, Some(3)), (0, Some(2)), (0, None)]), "who tries nothing says nothing");
     assert!(!of(&[(0, Some(4))]), "too few to tell");
     assert!(!of(&[(0, Some(50)), (10, None)]), "one worker is broken, not the model");
     assert!(!of(&[]));

@@ -3,6 +3,8 @@
 use super::History;
 use super::inputs::Inputs;
 
+/// For how long every job must have failed before workers are taken away, in seconds.
+const FAILING: f64 = 60.0;
 /// For how long after workers found no free message group none is added, in seconds.
 const GROUPS: f64 = 600.0;
 
@@ -24,6 +26,8 @@ pub(super) enum Kind {
     JobsFailing,
     /// No worker comes up.
     WorkersBroken,
+    /// Fewer workers come up than do not.
+    SomeBroken,
     /// Pods wait for nodes that do not come.
     Unschedulable,
     /// Workers of a FIFO queue find no free message group.
@@ -37,7 +41,7 @@ pub(super) enum Kind {
 impl Kind {
     /// Whether workers beyond it are of no use, rather than only more of them.
     pub(super) fn takes_away(self) -> bool {
-        !matches!(self, Self::Unschedulable | Self::ExploringMessageGroups)
+        !matches!(self, Self::Unschedulable | Self::ExploringMessageGroups | Self::SomeBroken)
     }
 }
 
@@ -52,33 +56,39 @@ impl Limit {
 /// The tightest limit that holds now, where the spec wants at least so many.
 pub(super) fn limit(inputs: &Inputs, least: i32, history: &mut History, now: f64) -> Option<Limit> {
     let limits =
-        [failing(inputs, history), broken(inputs), stuck(inputs), groups(inputs, history, now), budget(inputs)];
+        [failing(inputs, history, now), broken(inputs), stuck(inputs), groups(inputs, history, now), budget(inputs)];
     limits.into_iter().flatten().map(|limit| limit.at_least(least)).min_by_key(|limit| limit.replicas)
 }
 
-/// One worker goes on trying, so that the model's recovery is noticed.
-fn failing(inputs: &Inputs, history: &mut History) -> Option<Limit> {
-    if inputs.healthy {
+/// One worker goes on trying, so that the model's recovery is noticed. Others are taken away when that has held for a
+/// while. With the last message and the last worker it is forgotten.
+fn failing(inputs: &Inputs, history: &mut History, now: f64) -> Option<Limit> {
+    let over = inputs.from == 0 && inputs.depth.as_ref().is_ok_and(|depth| depth.visible == 0 && depth.in_flight == 0);
+    if inputs.healthy || over {
         history.failing = None;
     }
     if let Some(failure) = &inputs.failing {
-        history.failing = Some(failure.clone());
+        let since = history.failing.as_ref().map_or(now, |(since, _)| *since);
+        history.failing = Some((since, failure.clone()));
     }
-    let failure = history.failing.as_ref()?;
+    let (since, failure) = history.failing.as_ref()?;
     let words = format!("every job fails ({}: {}), so one worker goes on trying", failure.code, failure.message);
-    Some(Limit { replicas: 1, kind: Kind::JobsFailing, words })
+    let replicas = if now - since < FAILING { inputs.from.max(1) } else { 1 };
+    Some(Limit { replicas, kind: Kind::JobsFailing, words })
 }
 
-/// Where no worker is ready and some never will be, the others would fare alike.
+/// Where none is ready, none on its way and all are in trouble, one is enough to see the end of it. Where fewer came up than
+/// did not, no more are asked for; those in trouble stay, as a ReplicaSet would rather delete others.
 fn broken(inputs: &Inputs) -> Option<Limit> {
     let pods = &inputs.pods;
-    let all = pods.broken > 0 && pods.ready == 0;
-    // Of those that came up more crash than work.
-    let most = pods.broken > pods.ready;
-    (all || most).then(|| Limit {
-        replicas: pods.ready.max(1),
-        kind: Kind::WorkersBroken,
-        words: format!("{} of {} workers do not come up (see WorkersAvailable)", pods.broken, inputs.from),
+    if pods.starting > 0 || pods.broken <= pods.ready {
+        return None;
+    }
+    let words = format!("{} of {} workers do not come up (see WorkersAvailable)", pods.broken, inputs.from);
+    Some(if pods.ready == 0 {
+        Limit { replicas: 1, kind: Kind::WorkersBroken, words }
+    } else {
+        Limit { replicas: inputs.from, kind: Kind::SomeBroken, words }
     })
 }
 
@@ -99,6 +109,14 @@ fn groups(inputs: &Inputs, history: &mut History, now: f64) -> Option<Limit> {
     if !inputs.fifo {
         return None;
     }
+    // Jobs of workers that do not answer cannot be counted.
+    let held = inputs.held as f64 + f64::from(inputs.silent) * inputs.slots;
+    let slots = inputs.slots * f64::from(inputs.pods.ready);
+    let waits = inputs.depth.as_ref().is_ok_and(|depth| depth.visible > 0);
+    if !waits {
+        // The last messages of a backlog are always in few groups; the next ones need not be.
+        history.groups_until = None;
+    }
     if inputs.blocked {
         history.groups_until = Some(now + GROUPS);
         history.groups_workers = inputs.busy.max(1);
@@ -113,11 +131,9 @@ fn groups(inputs: &Inputs, history: &mut History, now: f64) -> Option<Limit> {
     let pods = &inputs.pods;
     let least = inputs.from.max(1);
     // Were there more groups than slots, the slots would be taken.
-    let slots = inputs.slots * f64::from(pods.ready);
-    if pods.ready > 0 && inputs.held as f64 <= slots * TAKEN {
+    if pods.ready > 0 && held <= slots * TAKEN {
         let words = format!(
-            "workers hold {} jobs in {slots:.0} slots although messages wait: those belong to message groups that are at work",
-            inputs.held
+            "workers hold {held:.0} jobs in {slots:.0} slots although messages wait: those belong to message groups that are at work"
         );
         return Some(Limit { replicas: least, kind: Kind::BlockedByMessageGroups, words });
     }

@@ -29,6 +29,8 @@ pub(super) struct Load {
     /// Messages that can be received, those in flight, and of these those that nobody holds.
     pub(super) visible: i64,
     pub(super) in_flight: i64,
+    /// Those in flight that are hidden until they are tried again or begun.
+    pub(super) hidden: i64,
     pub(super) backlog: f64,
     /// The backlog by age, oldest first.
     pub(super) waiting: Vec<Waiting>,
@@ -67,10 +69,12 @@ pub(super) fn need(rule: Rule, load: &Load) -> Need {
 }
 
 fn messages_per_replica(messages: i32, load: &Load) -> Need {
-    let Load { visible, in_flight, .. } = load;
-    let total = visible.max(&0).saturating_add(*in_flight.max(&0));
+    let Load { visible, in_flight, hidden, .. } = load;
+    let total = visible.max(&0).saturating_add(*in_flight.max(&0)).saturating_sub(*hidden);
     let replicas = whole(total as f64 / f64::from(messages));
-    let words = format!("messagesPerReplica: ({visible} visible + {in_flight} in flight) / {messages} = {replicas}");
+    let hidden = if *hidden > 0 { format!(" − {hidden} hidden for later") } else { String::new() };
+    let words =
+        format!("messagesPerReplica: ({visible} visible + {in_flight} in flight{hidden}) / {messages} = {replicas}");
     Need { replicas, words, too_late: false }
 }
 
@@ -146,6 +150,7 @@ mod tests {
         Load {
             visible: backlog as i64,
             in_flight: 0,
+            hidden: 0,
             backlog,
             waiting: vec![Waiting { messages: backlog, since: 1000.0 }],
             rate: 0.0,

@@ -198,7 +198,8 @@ fn kubernetes_own_words_for_pods() {
     ];
     for (pod_status, reason, words) in table {
         let mut trouble = seen(4, 0);
-        trouble.pods = vec![pod(&pod_status)];
+        let pods = if pod_status["phase"] == "Failed" { &mut trouble.ended } else { &mut trouble.pods };
+        *pods = vec![pod(&pod_status)];
         let status = of(&trouble);
         assert_eq!(word(&status, "WorkersAvailable"), format!("False/{reason}"));
         assert_eq!(word(&status, "Ready"), format!("False/{reason}"));
@@ -321,7 +322,7 @@ fn times_move_only_with_the_status_of_a_condition() {
         "nothing new: nothing to write"
     );
     let mut trouble = seen(4, 0);
-    trouble.pods = vec![pod(&json!({ "phase": "Failed", "reason": "Evicted" }))];
+    trouble.ended = vec![pod(&json!({ "phase": "Failed", "reason": "Evicted" }))];
     let after = compute(&consumer, &trouble, &done(&trouble, Applied::default()), &before, None, later);
     let time = |kind: &str| after.conditions.iter().find(|c| c.type_ == kind).unwrap().last_transition_time.0;
     assert_eq!(time("Ready"), later);

@@ -23,7 +23,7 @@ pub(super) fn of_pods(seen: &Observed) -> Option<Trouble> {
     refused
         .or_else(|| first(seen, of_containers))
         .or_else(|| first(seen, unschedulable))
-        .or_else(|| first(seen, failed))
+        .or_else(|| seen.ended.iter().find_map(|pod| failed(pod)))
 }
 
 /// What workers that run say about themselves: all distinct problems, at most three of them in words.

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use millrace_api::{JobStatus, ResultRecord};
-use millrace_aws_model::Event;
 use serde_json::Value;
 
 use crate::lab::{BUCKET, Lab, PREFIX};

@@ -118,13 +118,13 @@ impl Millrace {
 
     /// When the queue is read next, after what is known now.
     fn plan_poll(&mut self, replicas: i32, any_pods: bool, now: f64) {
-        let Some((read, _)) = self.reading else { return };
+        let Some((read, counts)) = self.reading else { return };
         let scaling = &self.spec.spec().scaling;
         let workers = self.asked.iter().flat_map(|asked| &asked.workers);
         let outlook = Outlook {
             target: scaling.target.queue_delay_seconds,
             working: any_pods || replicas > 0,
-            receives_nothing: workers.into_iter().any(Worker::receives_nothing),
+            receives_nothing: counts == Counts::default() && workers.into_iter().any(Worker::receives_nothing),
             at_most: replicas >= scaling.max_replicas,
             calm: self.history.is_calm(clock::seconds(self.instant(now))),
         };
@@ -201,6 +201,7 @@ impl Millrace {
         let seen = Observed {
             deployment: Some(Arc::new(Deployment { spec: Some(spec), ..Deployment::default() })),
             pods: sight.pods.iter().filter(|pod| pod.counts()).map(|pod| self.pod(pod)).collect(),
+            ended: Vec::new(),
             terminating: Vec::new(),
             leaving: std::collections::BTreeSet::new(),
             config_map: None,
