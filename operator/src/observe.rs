@@ -104,7 +104,7 @@ pub(crate) async fn observe<R: Read>(
 ) -> Observed {
     let world = sources.world;
     let deployment = child(&world.deployments, consumer);
-    let Pods { terminating, ended, pods } = pods(world, consumer);
+    let Pods { terminating, ended, here: pods } = pods(world, consumer);
     let key = ObjectRef::from(consumer);
     sources.watched.follow(&key, &pods, sources.workers, sources.trigger);
     let workers = ask(&pods, sources, &key, memory).await;
@@ -149,8 +149,8 @@ pub(crate) async fn observe<R: Read>(
 /// Workers of a consumer that take up room, before anything else is known about it.
 pub(crate) fn held(world: &World, consumer: &QueueConsumer) -> (i32, i32) {
     let replicas = child(&world.deployments, consumer).as_deref().map_or(0, deployment_replicas);
-    let Pods { terminating, pods, .. } = pods(world, consumer);
-    (replicas.max(count(&pods)), count(&terminating))
+    let Pods { terminating, here, .. } = pods(world, consumer);
+    (replicas.max(count(&here)), count(&terminating))
 }
 
 fn count(pods: &[Arc<Pod>]) -> i32 {
@@ -164,7 +164,7 @@ struct Pods {
     /// Ended for good: Kubernetes keeps those that it evicted, and makes others in their place.
     ended: Vec<Arc<Pod>>,
     /// All others.
-    pods: Vec<Arc<Pod>>,
+    here: Vec<Arc<Pod>>,
 }
 
 fn pods(world: &World, consumer: &QueueConsumer) -> Pods {
@@ -175,11 +175,11 @@ fn pods(world: &World, consumer: &QueueConsumer) -> Pods {
     pods.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
     let (terminating, pods): (Vec<_>, Vec<_>) =
         pods.into_iter().partition(|pod| pod.metadata.deletion_timestamp.is_some());
-    let (ended, pods) = pods.into_iter().partition(|pod| {
+    let (ended, here) = pods.into_iter().partition(|pod| {
         let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
         matches!(phase, Some("Failed" | "Succeeded"))
     });
-    Pods { terminating, ended, pods }
+    Pods { terminating, ended, here }
 }
 
 /// Asks the workers, unless that was done a moment ago and there are no others now. What they said since then by

@@ -31,7 +31,8 @@ fn budgets_are_read_from_words() {
 
 #[test]
 fn shares_follow_need_weight_priority_and_floor() {
-    let table: [(&str, i64, &[(Claim, i32)]); 7] = [
+    type Row<'a> = (&'a str, i64, &'a [(Claim, i32)]);
+    let table: [Row<'_>; 7] = [
         ("enough for all", 8, &[(claim(3, 0), 3), (claim(2, 0), 2)]),
         ("equal weights", 8, &[(claim(10, 0), 3), (claim(10, 0), 3), (claim(10, 0), 2)]),
         ("what one leaves, the others have", 8, &[(claim(1, 0), 1), (claim(10, 0), 4), (claim(10, 0), 3)]),

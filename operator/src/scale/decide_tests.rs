@@ -342,7 +342,7 @@ fn a_model_that_fails_every_job_gets_one_worker_and_recovers() {
 
 #[test]
 fn workers_that_do_not_come_up_do_not_multiply() {
-    let pods = |ready, starting, broken, stuck| Pods { ready, starting, broken, stuck, ..Pods::default() };
+    let pods = |ready, starting, broken, stuck| Pods { ready, starting, stuck, broken, ..Pods::default() };
     for (pods, desired, reason) in [
         (pods(0, 0, 4, 0), 1, Reason::WorkersBroken),
         (pods(1, 0, 3, 0), 4, Reason::WorkersBroken),
@@ -366,14 +366,13 @@ fn a_fifo_queue_gets_workers_as_its_groups_show() {
         slots: 4.0,
         ..inputs(from, 10_000, held)
     };
-    use Reason::{BlockedByMessageGroups, ExploringMessageGroups};
     // One group: the first worker has free slots.
     let one = play(
         &scaling(0, 10),
         &[(0, fifo(0, 0, 0, false)), (10, fifo(1, 1, 1, false)), (20, fifo(1, 1, 1, true)), (500, fifo(1, 1, 1, true))],
     );
-    let blocked = (1, BlockedByMessageGroups);
-    assert_eq!(one, [(1, ExploringMessageGroups), blocked, blocked, blocked]);
+    let blocked = (1, Reason::BlockedByMessageGroups);
+    assert_eq!(one, [(1, Reason::ExploringMessageGroups), blocked, blocked, blocked]);
     // Many: slots are taken, so there are more.
     let many: Vec<(u32, Inputs)> = [0, 1, 2, 4, 8]
         .iter()
@@ -430,17 +429,17 @@ fn the_last_worker_stays_for_as_long_as_a_start_would_cost() {
                 second,
             );
             if decision.desired == 0 {
-                return (second, decision.message);
+                return (second as i32, decision.message);
             }
             (history, second) = (decision.history, second + 5.0);
         }
     };
-    assert_eq!(idle(Rule::QueueDelay(60), 10.0).0, 60.0);
-    assert_eq!(idle(Rule::QueueDelay(600), 100.0).0, 100.0);
+    assert_eq!(idle(Rule::QueueDelay(60), 10.0).0, 60);
+    assert_eq!(idle(Rule::QueueDelay(600), 100.0).0, 100);
     let (late, words) = idle(Rule::QueueDelay(60), 100.0);
-    assert_eq!(late, 300.0, "a start would miss the target");
+    assert_eq!(late, 300, "a start would miss the target");
     assert!(words.contains("would miss the target"), "{words}");
-    assert_eq!(idle(RULE, 10.0).0, 300.0);
+    assert_eq!(idle(RULE, 10.0).0, 300);
 }
 
 prop_compose! {

@@ -110,25 +110,23 @@ fn queue_delay(target: f64, load: &Load) -> Need {
 
 fn queue_delay_words(target: f64, load: &Load, replicas: i32, too_late: bool) -> String {
     let Load { service, slots, ready_seconds, rate, .. } = *load;
-    let mut words = format!("queueDelaySeconds: {} waiting × {} s of work each", load.backlog, brief(service));
-    if slots > 1.0 {
-        words += &format!(", {} at a time,", brief(slots));
-    }
-    if rate > 0.0 {
-        words += &format!(" and {} more a minute", brief(rate * 60.0));
-    }
-    words += &format!(" within {target:.0} s: {replicas}");
+    let at_a_time = if slots > 1.0 { format!(", {} at a time,", brief(slots)) } else { String::new() };
+    let stream = if rate > 0.0 { format!(" and {} more a minute", brief(rate * 60.0)) } else { String::new() };
     let age = load.waiting.first().map_or(0.0, |oldest| load.now - oldest.since);
-    if age >= 1.0 {
-        words += &format!("; the oldest waits for {age:.0} s");
-    }
-    if replicas > load.ready {
-        words += &format!("; a new worker is ready after {} s", brief(ready_seconds));
-        if too_late {
-            words += ", which is too late for the target (TargetBelowTimeToReady)";
-        }
-    }
-    words
+    let old = if age >= 1.0 { format!("; the oldest waits for {age:.0} s") } else { String::new() };
+    let new = match (replicas > load.ready, too_late) {
+        (false, _) => String::new(),
+        (true, false) => format!("; a new worker is ready after {} s", brief(ready_seconds)),
+        (true, true) => format!(
+            "; a new worker is ready after {} s, which is too late for the target (TargetBelowTimeToReady)",
+            brief(ready_seconds)
+        ),
+    };
+    format!(
+        "queueDelaySeconds: {} waiting × {} s of work each{at_a_time}{stream} within {target:.0} s: {replicas}{old}{new}",
+        load.backlog,
+        brief(service)
+    )
 }
 
 /// A number as a reader wants it: no more digits than it has to say.
