@@ -29,6 +29,7 @@ pub const VERSION: &str = "v1alpha1";
     printcolumn(name = "Desired", type_ = "integer", json_path = ".status.desiredReplicas", description = "Workers that the last decision asked for"),
     printcolumn(name = "Replicas", type_ = "integer", json_path = ".status.readyReplicas", description = "Workers that are ready"),
     printcolumn(name = "Visible", type_ = "integer", json_path = ".status.queue.visible", description = "Messages that wait"),
+    printcolumn(name = "Why", type_ = "string", json_path = r#".status.conditions[?(@.type=="ScalingActive")].reason"#, description = "Why it is that many workers; kubectl describe has the reckoning"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "In-flight", type_ = "integer", json_path = ".status.queue.inFlight", priority = 1, description = "Messages that workers hold"),
     printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#, priority = 1, description = "Why it is or is not ready"),
