@@ -9,7 +9,7 @@ pub const DRAIN_TIME_HEADER: &str = "millrace-time";
 /// The header with the signature of [`drain_text`], in base64.
 pub const DRAIN_SIGNATURE_HEADER: &str = "millrace-signature";
 /// A drain that is not renewed for so long has lapsed: the operator may be gone.
-pub const DRAIN_LAPSES: Duration = Duration::from_secs(60);
+pub const DRAIN_LAPSES: Duration = Duration::from_mins(1);
 /// A request whose time is further from the worker's clock than this is refused. Within it, a request older than the
 /// last one taken is refused too, so that nobody can repeat one.
 pub const DRAIN_CLOCK_SKEW: Duration = Duration::from_mins(2);

@@ -2,8 +2,8 @@
 //!
 //! An object of a child's name that this QueueConsumer does not own is never touched. What was applied and has not
 //! changed since is left alone, so that a pass without news costs no request. Every apply of the Deployment carries
-//! `spec.replicas`, since one without would reset it to 1: the decision, or the live value where the count is held. The
-//! live Deployment is read right before; where that fails nothing is applied.
+//! `spec.replicas`, since one without would reset it to 1: the plan's count, or the live value where the count is held.
+//! The live Deployment is read right before; where that fails nothing is applied.
 
 use std::fmt::Debug;
 
@@ -24,6 +24,7 @@ use crate::build::{Built, Resources, parts};
 use crate::error::{CallError, within};
 use crate::memory::Memory;
 use crate::observe::{Observed, deployment_replicas};
+use crate::retire::Plan;
 use crate::scale::Decision;
 use crate::validate::Validated;
 
@@ -112,13 +113,14 @@ impl Child for PodDisruptionBudget {
     const KIND: &'static str = "PodDisruptionBudget";
 }
 
-/// Applies what was built, with the decided count. A change of the count stays in `memory.unreported`, also where
+/// Applies what was built, with the count of the plan that a decision led to. A change of the count stays in `memory.unreported`, also where
 /// something fails after it.
 pub(crate) async fn apply(
     client: &Client,
     consumer: &Validated,
     built: Resources<Built>,
     decision: &Decision,
+    plan: &Plan,
     seen: &Observed,
     memory: &mut Memory,
 ) -> Result<Resources<Applied>, ApplyError> {
@@ -128,7 +130,7 @@ pub(crate) async fn apply(
         hand.ensure(account, seen.service_account.as_ref()).await?;
     }
     hand.ensure(&config_map, seen.config_map.as_ref()).await?;
-    let applied = hand.deploy(&mut deployment, decision, seen.deployment.as_deref()).await?;
+    let applied = hand.deploy(&mut deployment, decision, plan, seen.deployment.as_deref()).await?;
     hand.ensure(&pod_disruption_budget, seen.budget.as_ref()).await?;
     // Not before the last worker that uses it is replaced; the Deployment's progress wakes the pass that does it.
     let watched = seen.deployment.as_deref().map(Resource::meta);
@@ -167,16 +169,17 @@ impl Hand<'_> {
         &mut self,
         wanted: &mut Deployment,
         decision: &Decision,
+        plan: &Plan,
         watched: Option<&Deployment>,
     ) -> Result<Applied, ApplyError> {
-        set_replicas(wanted, decision.desired);
+        set_replicas(wanted, plan.replicas);
         if self.is_as_applied::<Deployment>(&hash(wanted), watched.map(Resource::meta)) {
             return Ok(Applied::default());
         }
         let live = self.live::<Deployment>(&wanted.name_any()).await?;
         let Some(live) = live else {
             self.write(wanted, None, &hash(wanted)).await?;
-            self.scaled(decision, 0, decision.desired);
+            self.scaled(decision, plan, 0, plan.replicas);
             return Ok(Applied { created: true, ..Applied::default() });
         };
         let replicas = deployment_replicas(&live);
@@ -188,15 +191,19 @@ impl Hand<'_> {
         let after = deployment_replicas(wanted);
         let rollout = parts::differences(live.annotations(), wanted.annotations());
         self.write(wanted, Some(&live), &hash(wanted)).await?;
-        self.scaled(decision, replicas, after);
+        self.scaled(decision, plan, replicas, after);
         Ok(Applied { created: false, rollout, moved })
     }
 
     /// Remembers a change of the count at once: what comes after it may fail.
-    fn scaled(&mut self, decision: &Decision, from: i32, to: i32) {
+    fn scaled(&mut self, decision: &Decision, plan: &Plan, from: i32, to: i32) {
         if from != to {
             let reason = decision.word();
-            let (time, message) = (Time(Timestamp::now()), decision.message.clone());
+            let time = Time(Timestamp::now());
+            let message = match &plan.waits {
+                Some(waits) => format!("{}; {waits}", decision.message),
+                None => decision.message.clone(),
+            };
             self.memory.unreported = Some(LastScale { time, from, to, reason, message });
         }
     }

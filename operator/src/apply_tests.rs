@@ -1,5 +1,6 @@
 //! What is sent to the API server, by an API server that keeps objects in memory.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -9,8 +10,9 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::build::build;
-use crate::build::fixtures::{defaults, validated};
+use crate::build::fixtures::{defaults, observed, validated};
 use crate::queue::{Depth, QueueError, Reading};
+use crate::retire::{Inputs, plan};
 use crate::scale::decide;
 
 /// A request as it arrived: method, path with query, body.
@@ -95,6 +97,8 @@ impl Bench {
         let seen = Observed {
             deployment: watched.then(|| self.object(DEPLOYMENT).map(Arc::new)).flatten(),
             pods: Vec::new(),
+            terminating: Vec::new(),
+            leaving: BTreeSet::new(),
             config_map: self.meta("/api/v1/namespaces/demo/configmaps/sdxl"),
             service_account: self.meta(ACCOUNT),
             budget: self.meta("/apis/policy/v1/namespaces/demo/poddisruptionbudgets/sdxl"),
@@ -106,7 +110,8 @@ impl Bench {
         };
         let decision = decide(&consumer, &seen, None, Instant::now());
         let built = build(&consumer, &defaults()).unwrap();
-        let applied = apply(&self.client, &consumer, built, &decision, &seen, &mut self.memory);
+        let plan = plan(&Inputs::of(Some(&decision), &seen, &mut self.memory.pods, false, Instant::now()));
+        let applied = apply(&self.client, &consumer, built, &decision, &plan, &seen, &mut self.memory);
         Box::pin(applied).await.map(|r| r.stage)
     }
 
@@ -218,6 +223,25 @@ async fn a_count_that_moved_under_the_decision_stays() {
     let applied = bench.pass(&[by_five()], visible(0), false).await.unwrap();
     assert!(applied.moved && bench.scaled().is_none(), "{applied:?}");
     assert_eq!(bench.replicas(), 4);
+}
+
+#[tokio::test]
+async fn the_plan_s_count_is_written_and_told_with_what_it_waits_for() {
+    let mut bench = Bench::new();
+    bench.pass(&[by_five()], visible(20), true).await.unwrap();
+    bench.scaled();
+    let consumer = validated(&[by_five()]);
+    let seen = Observed { deployment: bench.object(DEPLOYMENT).map(Arc::new), ..observed() };
+    let decision = crate::scale::Decision { desired: 1, ..decide(&consumer, &seen, None, Instant::now()) };
+    let waits = Some("1 of 2 workers that are to go finishes its jobs first: a".to_owned());
+    let plan = crate::retire::Plan { replicas: 3, waits, ..Default::default() };
+    let built = build(&consumer, &defaults()).unwrap();
+    let applied = apply(&bench.client, &consumer, built, &decision, &plan, &seen, &mut bench.memory);
+    Box::pin(applied).await.unwrap();
+    assert_eq!(bench.replicas(), 3);
+    let scale = bench.memory.unreported.take().unwrap();
+    assert_eq!((scale.from, scale.to), (4, 3));
+    assert!(scale.message.ends_with("; 1 of 2 workers that are to go finishes its jobs first: a"), "{}", scale.message);
 }
 
 #[tokio::test]

@@ -66,7 +66,7 @@ pub struct RunArgs {
     #[arg(long, env = "MILLRACE_LEADER_ELECTION", default_value_t = true, action = ArgAction::Set)]
     pub leader_election: bool,
 
-    /// The operator's own namespace: where the lease lives.
+    /// The operator's own namespace: where the lease and the Secret with its key live.
     #[arg(long, env = "POD_NAMESPACE", hide = true)]
     pub pod_namespace: Option<String>,
 

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
 use k8s_openapi::jiff::Timestamp;
+use kube::Client;
 use kube::runtime::controller::{self, Action};
 use kube::runtime::events::Recorder;
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::{Controller, watcher};
-use kube::{Client, ResourceExt as _};
 use millrace_api::QueueConsumer;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -17,19 +17,19 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use crate::apply::{ApplyError, apply};
-use crate::build::names::LABEL_INSTANCE;
 use crate::build::{Defaults, build};
 use crate::error::Error;
 use crate::memory::{Memories, Memory};
 use crate::metrics::Metrics;
 use crate::observe::{Observed, Sources, held, observe};
 use crate::queue::{Queues, Read, Trigger};
+use crate::retire::{Hands, Inputs, carry_out, plan};
 use crate::scale::budget::{Claim, Ledger};
 use crate::scale::{decide, replay};
 use crate::status::{self, News, Outcome};
 use crate::validate::validate;
-use crate::workers::{Worker, WorkerClient};
-use crate::world::{Scope, Watches, World};
+use crate::workers::{Watched, Worker, WorkerClient};
+use crate::world::{Scope, Watches, World, consumer_of};
 use crate::{events, http::Readiness};
 
 /// Passes at the same time; one QueueConsumer never has two.
@@ -51,6 +51,7 @@ pub(crate) struct Context<R> {
     pub(crate) defaults: Defaults,
     pub(crate) queues: Queues<R>,
     pub(crate) workers: WorkerClient,
+    pub(crate) watched: Watched,
     pub(crate) recorder: Recorder,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) memories: Memories,
@@ -63,6 +64,7 @@ impl<R: Read> Context<R> {
         self.queues.forget(key);
         self.memories.forget(key);
         self.ledger.forget(key);
+        self.watched.forget(key);
         self.metrics.forget(key);
     }
 }
@@ -91,12 +93,13 @@ pub(crate) async fn run<R: Read>(
             }
         }
     });
-    let Watches { consumers, deployments, pods, config_maps, service_accounts, budgets } = watches;
+    let Watches { consumers, deployments, pods, config_maps, service_accounts, budgets, nodes } = watches;
     let (trigger, triggered) = mpsc::unbounded_channel();
     let triggered =
         futures::stream::unfold(triggered, async |mut triggered| Some((triggered.recv().await?, triggered)));
     let scoped = Arc::new(Scoped { context, world: world.clone(), trigger });
     let listed = Arc::clone(&scoped);
+    let on_nodes = world.clone();
     tokio::spawn(async move {
         listed.world.listed().await;
         let consumers = listed.world.consumers.state();
@@ -112,10 +115,8 @@ pub(crate) async fn run<R: Read>(
         .owns_stream(config_maps)
         .owns_stream(service_accounts)
         .owns_stream(budgets)
-        .watches_stream(pods, |pod| {
-            let consumer = pod.labels().get(LABEL_INSTANCE).map(|name| ObjectRef::new(name));
-            consumer.map(|key| key.within(&pod.namespace().unwrap_or_default()))
-        })
+        .watches_stream(pods, |pod| consumer_of(&pod))
+        .watches_stream(nodes, move |node| on_nodes.consumers_on(&node))
         .reconcile_on(triggered)
         .graceful_shutdown_on(stop.cancelled_owned())
         .run(reconcile, error_policy, scoped)
@@ -173,7 +174,8 @@ async fn pass<R: Read>(
     memory: &mut Memory,
 ) -> Result<Action, Error> {
     let Scoped { context, world, trigger } = scoped;
-    let sources = Sources { world, queues: &context.queues, workers: &context.workers, trigger };
+    let (workers, watched) = (&context.workers, &context.watched);
+    let sources = Sources { world, queues: &context.queues, workers, watched, trigger };
     let seen = observe(consumer, &sources, memory).await;
     let outcome = Box::pin(act(consumer, context, trigger, &seen, memory)).await;
     let untold = tell(consumer, context, &seen, &outcome, memory).await?;
@@ -184,7 +186,7 @@ async fn pass<R: Read>(
     }
 }
 
-/// Validated → Decision → Built → Applied.
+/// Validated → Decision → Plan → Built → Applied.
 async fn act<R: Read>(
     consumer: &Arc<QueueConsumer>,
     context: &Context<R>,
@@ -192,9 +194,16 @@ async fn act<R: Read>(
     seen: &Observed,
     memory: &mut Memory,
 ) -> Outcome {
+    let (workers, watched) = (&context.workers, &context.watched);
+    let hands = Hands { client: &context.client, workers, watched, key: ObjectRef::from(&**consumer) };
     let validated = match validate(consumer) {
         Ok(validated) => validated,
-        Err(problems) => return Outcome::Invalid(problems),
+        Err(problems) => {
+            // No count is decided, and workers that are there are looked after all the same.
+            let mut plan = plan(&Inputs::of(None, seen, &mut memory.pods, workers.signs(), Instant::now()));
+            carry_out(&hands, &mut plan, seen, memory, Instant::now()).await;
+            return Outcome::Invalid(problems);
+        }
     };
     let now = Instant::now();
     // What it needs is claimed before it is said what it gets.
@@ -205,6 +214,7 @@ async fn act<R: Read>(
         None => needed,
     };
     context.metrics.decided(&ObjectRef::from(&**consumer), &decision);
+    let mut plan = plan(&Inputs::of(Some(&decision), seen, &mut memory.pods, workers.signs(), now));
     let depth = seen.reading.depth.as_ref().ok().copied();
     let news = depth.is_some() && memory.depth != depth;
     memory.depth = depth;
@@ -212,7 +222,7 @@ async fn act<R: Read>(
     memory.history = decision.history.clone();
     let unreported = memory.unreported.take();
     let applied = match build(&validated, &context.defaults) {
-        Ok(built) => Box::pin(apply(&context.client, &validated, built, &decision, seen, memory)).await,
+        Ok(built) => Box::pin(apply(&context.client, &validated, built, &decision, &plan, seen, memory)).await,
         Err(error) => {
             let (kind, name) = ("ConfigMap", validated.name());
             Err(ApplyError::Refused { kind, name, message: error.to_string() })
@@ -225,8 +235,9 @@ async fn act<R: Read>(
     } else {
         memory.unreported = unreported;
     }
+    carry_out(&hands, &mut plan, seen, memory, Instant::now()).await;
     match applied {
-        Ok(applied) => Outcome::Done(Box::new(decision), Box::new(applied)),
+        Ok(applied) => Outcome::Done(Box::new(decision), Box::new(applied), Box::new(plan)),
         Err(error) => Outcome::Failed(Box::new(decision), error),
     }
 }
@@ -279,8 +290,10 @@ fn next_look(seen: &Observed, outcome: &Outcome) -> Duration {
         () => RESTING,
     };
     // A little later than the end of a wait, so that it has ended.
-    let recheck = outcome.decision().and_then(|decision| decision.recheck).map(|wait| wait + Duration::from_millis(50));
-    recheck.map_or(look, |recheck| recheck.min(look))
+    let decided = outcome.decision().and_then(|decision| decision.recheck);
+    let planned = outcome.plan().and_then(|plan| plan.recheck);
+    let rechecks = decided.into_iter().chain(planned).map(|wait| wait + Duration::from_millis(50));
+    rechecks.fold(look, Duration::min)
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the signature that kube calls")]

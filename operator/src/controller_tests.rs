@@ -47,6 +47,7 @@ fn context(statuses: &Arc<Mutex<Vec<Value>>>) -> Context<Unread> {
         defaults: defaults(),
         queues: Queues::new(Unread, Arc::clone(&metrics)),
         workers: WorkerClient::default(),
+        watched: Watched::default(),
         recorder: Recorder::new(client.clone(), Reporter::from("test")),
         metrics,
         memories: Memories::default(),

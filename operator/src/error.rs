@@ -28,6 +28,10 @@ impl CallError {
         matches!(self, Self::Kube(kube::Error::Api(status)) if status.is_not_found())
     }
 
+    pub(crate) fn is_already_exists(&self) -> bool {
+        matches!(self, Self::Kube(kube::Error::Api(status)) if status.is_already_exists())
+    }
+
     pub(crate) fn is_conflict(&self) -> bool {
         matches!(self, Self::Kube(kube::Error::Api(status)) if status.is_conflict())
     }

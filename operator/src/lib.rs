@@ -1,8 +1,8 @@
 //! The millrace operator: turns QueueConsumers into worker Deployments and scales them by their queues.
 //!
 //! One pass of reconcile is a pipeline, a module a step:
-//! `QueueConsumer` + world → `observe` → `validate` → `scale` → `build` → `apply` → `status`.
-//! Only `observe`, `apply`, `status` and `events` talk to a server; the rest is pure.
+//! `QueueConsumer` + world → `observe` → `validate` → `scale` → `retire` → `build` → `apply` → `status`.
+//! Only `observe`, `apply`, `retire::carry_out`, `status` and `events` talk to a server; the rest is pure.
 
 pub mod args;
 
@@ -18,6 +18,7 @@ mod memory;
 mod metrics;
 mod observe;
 mod queue;
+mod retire;
 mod scale;
 mod start;
 mod status;

@@ -11,6 +11,7 @@ use millrace_api::{LastScale, QueueConsumer, QueueConsumerStatus};
 
 use crate::apply::Fingerprint;
 use crate::queue::Depth;
+use crate::retire::Kept;
 use crate::scale::History;
 use crate::workers::Worker;
 
@@ -25,6 +26,8 @@ pub(crate) struct Memory {
     pub(crate) depth: Option<Depth>,
     /// What workers said last, and when.
     pub(crate) workers: Option<(Instant, Vec<Worker>)>,
+    /// What is kept about each pod, by its uid.
+    pub(crate) pods: HashMap<String, Kept>,
     /// Objects as they were applied, by kind.
     pub(crate) applied: HashMap<&'static str, Fingerprint>,
     /// The status as it was written last; the watched one may be older.

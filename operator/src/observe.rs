@@ -1,6 +1,7 @@
 //! Everything that a pass reads, read once at its beginning: children, pods, the queue's last reading and the workers'
 //! own reports.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,7 @@ use crate::memory::Memory;
 use crate::queue::{Outlook, QueueAddress, Queues, Read, Reading, Trigger, interval};
 use crate::scale::History;
 use crate::validate::Validated;
-use crate::workers::{Worker, WorkerClient};
+use crate::workers::{Report, Watched, Worker, WorkerClient};
 use crate::world::{World, child};
 
 /// Workers are asked no more often than this.
@@ -31,6 +32,10 @@ pub(crate) struct Observed {
     pub(crate) deployment: Option<Arc<Deployment>>,
     /// Pods of this consumer that are not being deleted.
     pub(crate) pods: Vec<Arc<Pod>>,
+    /// Pods of this consumer that are being deleted: they still hold what they asked for.
+    pub(crate) terminating: Vec<Arc<Pod>>,
+    /// Names of those of `pods` whose node goes.
+    pub(crate) leaving: BTreeSet<String>,
     pub(crate) config_map: Option<ObjectMeta>,
     pub(crate) service_account: Option<ObjectMeta>,
     pub(crate) budget: Option<ObjectMeta>,
@@ -54,9 +59,10 @@ impl Observed {
         }
     }
 
-    /// Workers that take up room: asked for, or still there.
+    /// Workers that take up room: asked for, or still there, those that are ending included.
     pub(crate) fn held(&self, replicas: i32) -> i32 {
-        replicas.max(i32::try_from(self.pods.len()).unwrap_or(i32::MAX))
+        let count = |pods: &[Arc<Pod>]| i32::try_from(pods.len()).unwrap_or(i32::MAX);
+        replicas.max(count(&self.pods)).saturating_add(count(&self.terminating))
     }
 
     /// Whether pods of an older template are still there, or Kubernetes has not seen the newest one yet.
@@ -83,6 +89,7 @@ pub(crate) struct Sources<'a, R> {
     pub(crate) world: &'a World,
     pub(crate) queues: &'a Queues<R>,
     pub(crate) workers: &'a WorkerClient,
+    pub(crate) watched: &'a Watched,
     pub(crate) trigger: &'a Trigger,
 }
 
@@ -94,9 +101,10 @@ pub(crate) async fn observe<R: Read>(
 ) -> Observed {
     let world = sources.world;
     let deployment = child(&world.deployments, consumer);
-    let pods = pods(world, consumer);
-    let workers = ask(&pods, sources.workers, memory).await;
+    let (terminating, pods) = pods(world, consumer);
     let key = ObjectRef::from(consumer);
+    sources.watched.follow(&key, &pods, sources.workers, sources.trigger);
+    let workers = ask(&pods, sources, &key, memory).await;
     let (reading, shared_with) = if let Ok(address) = QueueAddress::of(&consumer.spec.queue) {
         let replicas = deployment.as_deref().map_or(0, deployment_replicas);
         let scaling = &consumer.spec.scaling;
@@ -117,7 +125,9 @@ pub(crate) async fn observe<R: Read>(
     let status = memory.status.as_ref().or(consumer.status.as_ref());
     Observed {
         deployment,
+        leaving: pods.iter().filter(|pod| world.is_leaving(pod)).map(|pod| pod.name_any()).collect(),
         pods,
+        terminating,
         config_map: child(&world.config_maps, consumer).map(|object| object.metadata.clone()),
         service_account: child(&world.service_accounts, consumer).map(|object| object.metadata.clone()),
         budget: child(&world.budgets, consumer).map(|object| object.metadata.clone()),
@@ -132,29 +142,41 @@ pub(crate) async fn observe<R: Read>(
 /// Workers of a consumer that take up room, before anything else is known about it.
 pub(crate) fn held(world: &World, consumer: &QueueConsumer) -> i32 {
     let replicas = child(&world.deployments, consumer).as_deref().map_or(0, deployment_replicas);
-    replicas.max(i32::try_from(pods(world, consumer).len()).unwrap_or(i32::MAX))
+    let (terminating, pods) = pods(world, consumer);
+    let count = |pods: &[Arc<Pod>]| i32::try_from(pods.len()).unwrap_or(i32::MAX);
+    replicas.max(count(&pods)).saturating_add(count(&terminating))
 }
 
-fn pods(world: &World, consumer: &QueueConsumer) -> Vec<Arc<Pod>> {
+/// Those that are being deleted, and those that are not.
+fn pods(world: &World, consumer: &QueueConsumer) -> (Vec<Arc<Pod>>, Vec<Arc<Pod>>) {
     let (namespace, name) = (consumer.namespace(), consumer.name_any());
-    let mut pods = world.pods.state_filter(|pod| {
-        pod.metadata.deletion_timestamp.is_none()
-            && pod.meta().namespace == namespace
-            && pod.labels().get(LABEL_INSTANCE) == Some(&name)
-    });
+    let mut pods = world
+        .pods
+        .state_filter(|pod| pod.meta().namespace == namespace && pod.labels().get(LABEL_INSTANCE) == Some(&name));
     pods.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
-    pods
+    pods.into_iter().partition(|pod| pod.metadata.deletion_timestamp.is_some())
 }
 
-/// Asks the workers, unless that was done a moment ago and there are no others now.
-async fn ask(pods: &[Arc<Pod>], client: &WorkerClient, memory: &mut Memory) -> Vec<Worker> {
-    if let Some((asked, workers)) = &memory.workers {
-        let same = workers.iter().map(|w| &w.pod).eq(pods.iter().filter_map(|p| p.metadata.name.as_ref()));
-        if same && asked.elapsed() + SLACK < ASK_EVERY {
-            return workers.clone();
+/// Asks the workers, unless that was done a moment ago and there are no others now. What they said since then by
+/// themselves counts.
+async fn ask<R: Read>(
+    pods: &[Arc<Pod>],
+    sources: &Sources<'_, R>,
+    key: &ObjectRef<QueueConsumer>,
+    memory: &mut Memory,
+) -> Vec<Worker> {
+    let same =
+        |workers: &[Worker]| workers.iter().map(|w| &w.pod).eq(pods.iter().filter_map(|p| p.metadata.name.as_ref()));
+    let (asked, mut workers) = match memory.workers.take() {
+        Some((asked, workers)) if same(&workers) && asked.elapsed() + SLACK < ASK_EVERY => (asked, workers),
+        _ if pods.is_empty() => (Instant::now(), Vec::new()),
+        _ => (Instant::now(), sources.workers.ask(pods).await),
+    };
+    for (worker, pod) in workers.iter_mut().zip(pods) {
+        if let Some(state) = sources.watched.since(key, pod, asked) {
+            worker.report = Report::State(Box::new(state));
         }
     }
-    let workers = if pods.is_empty() { Vec::new() } else { client.ask(pods).await };
-    memory.workers = Some((Instant::now(), workers.clone()));
+    memory.workers = Some((asked, workers.clone()));
     workers
 }

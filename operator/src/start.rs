@@ -19,9 +19,10 @@ use crate::lease::Elector;
 use crate::memory::Memories;
 use crate::metrics::Metrics;
 use crate::queue::{AwsReader, Queues};
+use crate::retire::{self, Signer};
 use crate::scale::budget::Ledger;
 use crate::telemetry;
-use crate::workers::WorkerClient;
+use crate::workers::{Watched, WorkerClient};
 use crate::world::Scope;
 
 /// Runs the operator until SIGTERM or SIGINT, or until it loses its lease.
@@ -100,14 +101,17 @@ async fn work(
         namespaces.into_iter().map(Scope::Namespace).collect()
     };
     let reporter = Reporter { controller: FIELD_MANAGER.into(), instance: args.pod_name.clone() };
+    let signer = retire::load(&client, args.pod_namespace.as_deref()).await;
     let context = Arc::new(Context {
         defaults: Defaults {
             image: args.worker_image.clone(),
             cuda_image: args.worker_cuda_image.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
+            drain_key: signer.as_ref().map(Signer::public_key),
         },
         queues: Queues::new(AwsReader::from_env().await, Arc::clone(metrics)),
-        workers: WorkerClient::default(),
+        workers: WorkerClient::new(signer),
+        watched: Watched::default(),
         recorder: Recorder::new(client.clone(), reporter),
         metrics: Arc::clone(metrics),
         memories: Memories::default(),
@@ -115,6 +119,11 @@ async fn work(
         client,
     });
     tracing::info!(?scopes, "watching");
+    if !scopes.contains(&Scope::Cluster) {
+        tracing::info!(
+            "nodes are not watched with --watch-namespaces: that one leaves is learnt when its pods get SIGTERM"
+        );
+    }
     readiness.needs(scopes.len());
     join_all(
         scopes

@@ -1,6 +1,7 @@
 //! The watched part of the cluster, in one namespace or all: QueueConsumers and what carries
 //! `app.kubernetes.io/managed-by=millrace`. Objects are trimmed to what is read before they are kept.
 
+use std::collections::HashSet;
 use std::fmt::Debug;
 use std::future::ready;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::sync::Arc;
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, PodSpec, PodTemplateSpec, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, PodSpec, PodTemplateSpec, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::core::PartialObjectMeta;
 use kube::runtime::reflector::{self, ObjectRef, Store};
@@ -18,7 +19,8 @@ use millrace_api::QueueConsumer;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
-use crate::build::names::{LABEL_MANAGED_BY, MANAGED_BY};
+use crate::build::names::{LABEL_INSTANCE, LABEL_MANAGED_BY, MANAGED_BY};
+use crate::retire;
 
 /// Where to watch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +49,8 @@ pub(crate) struct World {
     pub(crate) config_maps: Store<PartialObjectMeta<ConfigMap>>,
     pub(crate) service_accounts: Store<PartialObjectMeta<ServiceAccount>>,
     pub(crate) budgets: Store<PartialObjectMeta<PodDisruptionBudget>>,
+    /// None in one namespace: there is no right to see them.
+    nodes: Option<Store<Node>>,
     listing: Arc<Listing>,
 }
 
@@ -79,6 +83,7 @@ pub(crate) struct Watches {
     pub(crate) config_maps: Changes<PartialObjectMeta<ConfigMap>>,
     pub(crate) service_accounts: Changes<PartialObjectMeta<ServiceAccount>>,
     pub(crate) budgets: Changes<PartialObjectMeta<PodDisruptionBudget>>,
+    pub(crate) nodes: Changes<Node>,
 }
 
 impl World {
@@ -108,9 +113,11 @@ impl World {
         let consumer_changes = logged("QueueConsumers", seen);
         let (deployments, deployment_changes) = children(client, scope, &listing, "Deployments", trim_deployment);
         let (pods, pod_changes) = children(client, scope, &listing, "Pods", trim_pod);
-        let (config_maps, config_map_changes) = children(client, scope, &listing, "ConfigMaps", |_| ());
-        let (service_accounts, service_account_changes) = children(client, scope, &listing, "ServiceAccounts", |_| ());
-        let (budgets, budget_changes) = children(client, scope, &listing, "PodDisruptionBudgets", |_| ());
+        let (config_maps, config_map_changes) = children(client, scope, &listing, "ConfigMaps", trim_meta);
+        let (service_accounts, service_account_changes) =
+            children(client, scope, &listing, "ServiceAccounts", trim_meta);
+        let (budgets, budget_changes) = children(client, scope, &listing, "PodDisruptionBudgets", trim_meta);
+        let (nodes, node_changes) = nodes(client, scope);
         let watches = Watches {
             consumers: consumer_changes,
             deployments: deployment_changes,
@@ -118,8 +125,22 @@ impl World {
             config_maps: config_map_changes,
             service_accounts: service_account_changes,
             budgets: budget_changes,
+            nodes: node_changes,
         };
-        (Self { consumers, deployments, pods, config_maps, service_accounts, budgets, listing }, watches)
+        (Self { consumers, deployments, pods, config_maps, service_accounts, budgets, nodes, listing }, watches)
+    }
+
+    /// Whether a pod's node goes. A node that is not known stays.
+    pub(crate) fn is_leaving(&self, pod: &Pod) -> bool {
+        let name = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+        let node = name.and_then(|name| self.nodes.as_ref()?.get(&ObjectRef::new(name)));
+        node.is_some_and(|node| retire::is_left(&node, pod))
+    }
+
+    /// The consumers that have pods on a node.
+    pub(crate) fn consumers_on(&self, node: &Node) -> HashSet<ObjectRef<QueueConsumer>> {
+        let on_it = |pod: &Pod| pod.spec.as_ref().is_some_and(|spec| spec.node_name == node.metadata.name);
+        self.pods.state_filter(on_it).iter().filter_map(|pod| consumer_of(pod)).collect()
     }
 
     /// Waits until everything was listed once.
@@ -127,6 +148,12 @@ impl World {
         // An error would mean that the sender is gone, which lives as long as this world.
         let _ = self.listing.0.subscribe().wait_for(|missing| *missing == 0).await;
     }
+}
+
+/// The consumer that a pod works for.
+pub(crate) fn consumer_of(pod: &Pod) -> Option<ObjectRef<QueueConsumer>> {
+    let name = pod.labels().get(LABEL_INSTANCE)?;
+    Some(ObjectRef::new(name).within(&pod.namespace().unwrap_or_default()))
 }
 
 /// A child of a consumer carries its name.
@@ -158,9 +185,8 @@ where
     let seen = watcher(scope.api::<K>(client), ours)
         .default_backoff()
         .modify(move |object| {
-            object.managed_fields_mut().clear();
-            object.annotations_mut().clear();
             trim(object);
+            object.managed_fields_mut().clear();
         })
         .reflect(writer)
         .inspect_ok(listing.of())
@@ -186,14 +212,39 @@ fn logged<K: Send + 'static>(
     logged.boxed()
 }
 
+/// Nodes, where they may be seen. Passes do not wait for them: where the right is missing, no node leaves.
+fn nodes(client: &Client, scope: &Scope) -> (Option<Store<Node>>, Changes<Node>) {
+    if *scope != Scope::Cluster {
+        return (None, futures::stream::pending().boxed());
+    }
+    let (store, writer) = reflector::store();
+    let seen = watcher(Api::<Node>::all(client.clone()), watcher::Config::default())
+        .default_backoff()
+        .modify(retire::trim_node)
+        .reflect(writer)
+        .touched_objects()
+        .predicate_filter(|node: &Node| Some(retire::fate(node)), PredicateConfig::default());
+    (Some(store), logged("Nodes", seen))
+}
+
+fn trim_meta<K: Resource>(object: &mut K) {
+    object.annotations_mut().clear();
+}
+
 fn trim_deployment(deployment: &mut Deployment) {
+    deployment.annotations_mut().clear();
     if let Some(spec) = &mut deployment.spec {
         spec.template = PodTemplateSpec::default();
     }
 }
 
 fn trim_pod(pod: &mut Pod) {
-    pod.spec = pod.spec.take().map(|spec| PodSpec { node_name: spec.node_name, ..PodSpec::default() });
+    retire::trim_annotations(pod);
+    pod.spec = pod.spec.take().map(|spec| PodSpec {
+        node_name: spec.node_name,
+        tolerations: spec.tolerations.map(|all| all.into_iter().filter(retire::matters).collect()),
+        ..PodSpec::default()
+    });
     if let Some(status) = &mut pod.status {
         status.init_container_statuses = None;
         status.pod_ips = None;

@@ -3,17 +3,20 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::ConfigMap;
-use millrace_api::{ConsumerRef, HttpConfig, ShutdownConfig, WorkerConfig};
+use millrace_api::{ConsumerRef, DrainConfig, HttpConfig, ShutdownConfig, WorkerConfig};
 use sha2::{Digest as _, Sha256};
 
 use super::names::{CONFIG_FILE, PORT, SHUTDOWN_MARGIN_SECONDS};
 use super::{BuildError, Defaults, metadata};
 use crate::validate::Validated;
 
-/// The ConfigMap, and a hash of worker.yaml.
+/// The ConfigMap, and a hash of worker.yaml. The operator's key is no part of it: workers read the mounted file again
+/// where they need the key, so neither an upgrade nor a new key makes new pods.
 pub(super) fn build(consumer: &Validated, defaults: &Defaults) -> Result<(ConfigMap, String), BuildError> {
-    let yaml = serde_saphyr::to_string(&config(consumer))?;
-    let hash = hex::encode(&Sha256::digest(&yaml)[..16]);
+    let mut config = config(consumer);
+    let hash = hex::encode(&Sha256::digest(serde_saphyr::to_string(&config)?)[..16]);
+    config.drain = defaults.drain_key.clone().map(|public_key| DrainConfig { public_key });
+    let yaml = serde_saphyr::to_string(&config)?;
     let map = ConfigMap {
         metadata: metadata(consumer, defaults),
         data: Some(BTreeMap::from([(CONFIG_FILE.to_owned(), yaml)])),

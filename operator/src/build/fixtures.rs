@@ -51,7 +51,7 @@ pub(crate) fn validated(changes: &[(&str, Value)]) -> Validated {
 
 /// What the operator was started with.
 pub(crate) fn defaults() -> Defaults {
-    Defaults { image: "worker:1".into(), cuda_image: "worker:1-cuda".into(), version: "1".into() }
+    Defaults { image: "worker:1".into(), cuda_image: "worker:1-cuda".into(), version: "1".into(), drain_key: None }
 }
 
 /// No objects yet, and 20 messages that wait.
@@ -59,6 +59,8 @@ pub(crate) fn observed() -> Observed {
     Observed {
         deployment: None,
         pods: Vec::new(),
+        terminating: Vec::new(),
+        leaving: std::collections::BTreeSet::new(),
         config_map: None,
         service_account: None,
         budget: None,

@@ -30,6 +30,8 @@ pub(crate) struct Defaults {
     pub(crate) cuda_image: String,
     /// The operator's version, as a label of objects.
     pub(crate) version: String,
+    /// The public key that workers verify requests to drain with; none where nobody can be asked.
+    pub(crate) drain_key: Option<String>,
 }
 
 /// The objects of one QueueConsumer, at a stage of a pass.

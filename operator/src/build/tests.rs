@@ -25,6 +25,22 @@ fn golden(changes: &[(&str, Value)]) -> Golden {
     Golden { service_account, config_map, deployment, pod_disruption_budget }
 }
 
+/// With the public half of a key.
+fn keyed(key: Option<&str>) -> Resources<Built> {
+    build(&validated(&[]), &Defaults { drain_key: key.map(Into::into), ..defaults() }).unwrap()
+}
+
+#[test]
+fn the_operator_s_key_reaches_workers_and_rolls_none() {
+    let yaml = |built: &Resources<Built>| built.config_map.data.as_ref().unwrap()["worker.yaml"].clone();
+    let (without, with, other) = (keyed(None), keyed(Some("a2V5")), keyed(Some("bmV3")));
+    assert!(!yaml(&without).contains("drain"));
+    assert!(yaml(&with).ends_with("drain:\n  publicKey: a2V5\n"), "{}", yaml(&with));
+    assert!(yaml(&other) != yaml(&with));
+    assert_eq!(without.deployment, with.deployment);
+    assert_eq!(other.deployment, with.deployment);
+}
+
 fn template(changes: &[(&str, Value)]) -> PodTemplateSpec {
     built(changes).deployment.spec.unwrap().template
 }

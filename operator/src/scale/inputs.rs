@@ -143,7 +143,9 @@ impl Pods {
             let age = created(pod).map_or(0.0, |created| (now - created).max(0.0));
             let state = seen.workers.iter().find(|worker| worker.pod == name).and_then(Worker::state);
             let hopeless = state.is_some_and(|s| !s.ready && !s.draining && !s.problems.is_empty());
-            if let Some(ready_at) = ready_at(pod) {
+            if seen.leaving.contains(&name) {
+                pods.leaving += 1;
+            } else if let Some(ready_at) = ready_at(pod) {
                 pods.ready += 1;
                 if let Some(created) = created(pod).filter(|_| restarts(pod) == 0) {
                     pods.took.insert(name, (ready_at - created).max(0.0));

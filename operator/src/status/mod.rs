@@ -14,6 +14,7 @@ use crate::apply::{Applied, ApplyError, FIELD_MANAGER};
 use crate::build::Resources;
 use crate::error::{Error, within};
 use crate::observe::{Observed, deployment_replicas};
+use crate::retire::Plan;
 use crate::scale::{Decision, two_digits};
 use crate::validate::Problem;
 
@@ -25,7 +26,7 @@ pub(crate) enum Outcome {
     /// Decided, and not all could be applied.
     Failed(Box<Decision>, ApplyError),
     /// Decided and applied.
-    Done(Box<Decision>, Box<Resources<Applied>>),
+    Done(Box<Decision>, Box<Resources<Applied>>, Box<Plan>),
 }
 
 impl Outcome {
@@ -33,14 +34,22 @@ impl Outcome {
     pub(crate) fn decision(&self) -> Option<&Decision> {
         match self {
             Self::Invalid(_) => None,
-            Self::Failed(decision, _) | Self::Done(decision, _) => Some(decision),
+            Self::Failed(decision, _) | Self::Done(decision, ..) => Some(decision),
         }
     }
 
     /// What was applied, where all was.
     pub(crate) fn applied(&self) -> Option<&Applied> {
         match self {
-            Self::Done(_, resources) => Some(&resources.stage),
+            Self::Done(_, resources, _) => Some(&resources.stage),
+            Self::Invalid(_) | Self::Failed(..) => None,
+        }
+    }
+
+    /// How workers are to go, where all was applied.
+    pub(crate) fn plan(&self) -> Option<&Plan> {
+        match self {
+            Self::Done(_, _, plan) => Some(plan),
             Self::Invalid(_) | Self::Failed(..) => None,
         }
     }
@@ -48,7 +57,7 @@ impl Outcome {
     /// The count that the Deployment was left with, where that is known: a live one may have stayed against the decision.
     fn written(&self) -> Option<i32> {
         match self {
-            Self::Done(_, resources) => Some(deployment_replicas(&resources.deployment)),
+            Self::Done(_, resources, _) => Some(deployment_replicas(&resources.deployment)),
             Self::Invalid(_) | Self::Failed(..) => None,
         }
     }

@@ -38,7 +38,7 @@ fn done(seen: &Observed, applied: Applied) -> Outcome {
         build(&consumer, &defaults()).unwrap();
     deployment.spec.as_mut().unwrap().replicas = Some(if applied.moved { 7 } else { decision.desired });
     let resources = Resources { service_account, config_map, deployment, pod_disruption_budget, stage: applied };
-    Outcome::Done(Box::new(decision), Box::new(resources))
+    Outcome::Done(Box::new(decision), Box::new(resources), Box::default())
 }
 
 fn status(seen: &Observed, outcome: &Outcome) -> QueueConsumerStatus {
@@ -115,8 +115,8 @@ fn what_limits_the_count_is_told() {
             change(&mut seen);
             let changes: Vec<(&str, Value)> = std::iter::once(scaling()).chain(changes.iter().cloned()).collect();
             let decision = decide(&validated(&changes), &seen, grant, Instant::now());
-            let Outcome::Done(_, resources) = done(&seen, Applied::default()) else { panic!("not done") };
-            let outcome = Outcome::Done(Box::new(decision), resources);
+            let Outcome::Done(_, resources, plan) = done(&seen, Applied::default()) else { panic!("not done") };
+            let outcome = Outcome::Done(Box::new(decision), resources, plan);
             compute(&with(&changes), &seen, &outcome, &QueueConsumerStatus::default(), None, Timestamp::UNIX_EPOCH)
         };
     let grant = crate::scale::budget::Grant { replicas: 2, words: "its share is 2 workers".into() };
@@ -298,7 +298,7 @@ fn an_invalid_spec_names_every_field() {
 #[test]
 fn a_taken_name_and_a_refusal_are_told() {
     let here = seen(0, 0);
-    let Outcome::Done(decision, _) = done(&here, Applied::default()) else { panic!("not done") };
+    let Outcome::Done(decision, ..) = done(&here, Applied::default()) else { panic!("not done") };
     let taken = ApplyError::NameTaken { kind: "Deployment", name: "sdxl".into() };
     let status = status(&here, &Outcome::Failed(decision.clone(), taken));
     assert_eq!(word(&status, "Ready"), "False/NameTaken");
@@ -332,7 +332,7 @@ fn times_move_only_with_the_status_of_a_condition() {
 #[test]
 fn the_last_scale_is_kept_until_the_next() {
     let here = seen(4, 4);
-    let Outcome::Done(decision, _) = done(&here, Applied::default()) else { panic!("not done") };
+    let Outcome::Done(decision, ..) = done(&here, Applied::default()) else { panic!("not done") };
     let (time, message) = (Time(Timestamp::UNIX_EPOCH), decision.message.clone());
     let scale = LastScale { time, from: 0, to: 4, reason: "MessagesPerReplica".into(), message };
     let refused = ApplyError::Refused { kind: "PodDisruptionBudget", name: "sdxl".into(), message: "no".into() };
@@ -351,7 +351,7 @@ fn the_count_is_the_one_that_was_written() {
     let moved = status(&stale, &done(&stale, Applied { moved: true, ..Applied::default() }));
     assert_eq!(moved.desired_replicas, 7, "the live count stayed");
     assert!(message(&moved, "WorkersAvailable").contains("0 of 7"), "{moved:?}");
-    let Outcome::Done(decision, _) = done(&stale, Applied::default()) else { panic!("not done") };
+    let Outcome::Done(decision, ..) = done(&stale, Applied::default()) else { panic!("not done") };
     let refused = ApplyError::Refused { kind: "Deployment", name: "sdxl".into(), message: "no".into() };
     let failed =
         compute(&with(&[scaling()]), &stale, &Outcome::Failed(decision, refused), &moved, None, Timestamp::UNIX_EPOCH);
