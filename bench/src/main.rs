@@ -12,7 +12,10 @@ mod overhead;
 mod peer;
 mod process;
 mod report;
+mod scaling;
+mod script;
 mod server;
+mod stand_in;
 mod table;
 mod worker;
 
@@ -35,6 +38,15 @@ enum Name {
     Worker(worker::Args),
     /// Memory and SQS calls of the operator in the cluster while it has one idle consumer.
     Operator(operator::Args),
+    /// Waits and GPU time of every scaling policy on every trace of bench/traces, simulated.
+    Scaling(scaling::Args),
+    /// One burst on KEDA's side and on ours, on the same cluster with the same workers.
+    Keda(script::Args),
+    /// What the operator costs with 1,000 and 10,000 consumers, on a control plane of its own.
+    OperatorScale(script::Args),
+    /// What operator-scale has in place of SQS and of workers.
+    #[command(hide = true)]
+    StandIn(stand_in::Args),
 }
 
 #[tokio::main]
@@ -55,6 +67,10 @@ async fn measure(name: Name) -> anyhow::Result<()> {
         match name {
             Name::Worker(args) => worker::run(args).await,
             Name::Operator(args) => operator::run(args).await,
+            Name::Scaling(args) => scaling::run(args).await,
+            Name::Keda(args) => script::run("keda", args).await,
+            Name::OperatorScale(args) => script::run("operator-scale", args).await,
+            Name::StandIn(args) => stand_in::run(args).await,
         }
     };
     tokio::select! {

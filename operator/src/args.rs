@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use crate::scale::budget::Budgets;
 use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
+pub use crate::simulate::SimulateArgs;
+
 /// Reconciles QueueConsumers into worker Deployments and scales them by their queues.
 #[derive(Debug, Parser)]
 #[command(name = "millrace-operator", version)]
@@ -28,6 +30,8 @@ pub enum Command {
         #[arg(default_value = "-")]
         log: std::path::PathBuf,
     },
+    /// Play a queue's trace through this operator's decisions, or another policy's, and say what comes of it.
+    Simulate(Box<SimulateArgs>),
 }
 
 /// Options of `run`.

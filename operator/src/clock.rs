@@ -3,8 +3,14 @@
 use std::sync::OnceLock;
 use std::time::{Instant, SystemTime};
 
+static ANCHOR: OnceLock<(Instant, f64)> = OnceLock::new();
+
+/// Lets now be that time, for a simulation. Only before anybody has asked for the time.
+pub(crate) fn begin_at(seconds: f64) {
+    let _ = ANCHOR.set((Instant::now(), seconds));
+}
+
 fn anchor() -> (Instant, f64) {
-    static ANCHOR: OnceLock<(Instant, f64)> = OnceLock::new();
     *ANCHOR.get_or_init(|| {
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         (Instant::now(), since.as_secs_f64())

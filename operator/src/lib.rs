@@ -20,6 +20,7 @@ mod observe;
 mod queue;
 mod retire;
 mod scale;
+mod simulate;
 mod start;
 mod status;
 mod telemetry;
@@ -32,6 +33,7 @@ use std::path::Path;
 
 use anyhow::Context as _;
 
+pub use simulate::run as simulate;
 pub use start::run;
 
 /// Makes the decisions of a log again and prints them: `-` is standard input.

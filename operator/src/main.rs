@@ -11,6 +11,7 @@ fn main() -> ExitCode {
         Command::Run(run) => millrace_operator::run(*run),
         Command::Crd => print_crd(),
         Command::Replay { log } => millrace_operator::replay(&log),
+        Command::Simulate(simulate) => millrace_operator::simulate(&simulate).map_err(Into::into),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

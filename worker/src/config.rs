@@ -3,9 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use millrace_api::{KeyTemplate, QueueUrl, Task, WorkerConfig};
+use millrace_api::{DrainConfig, KeyTemplate, QueueUrl, Task, WorkerConfig};
+use serde::Deserialize;
 
 use crate::allow::RESERVED;
+use crate::drain::DrainKey;
 use crate::job::Forms;
 use crate::metrics::Metrics;
 use crate::state::State;
@@ -55,6 +57,10 @@ pub struct Config {
     pub forms: Forms,
     /// What every key begins with.
     pub prefix: String,
+    /// The parsed key of who may tell the worker to drain.
+    pub drain_key: Option<DrainKey>,
+    /// Where it was read.
+    pub path: PathBuf,
 }
 
 impl Config {
@@ -122,6 +128,8 @@ pub fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
     } else if model.task != Task::Echo {
         problems.push("model.source: required for this task: one of huggingFace, s3, persistentVolumeClaim".into());
     }
+    let drain_key = worker.drain.as_ref().map(|drain| drain.public_key.parse::<DrainKey>()).transpose();
+    let drain_key = drain_key.map_err(|e| problems.push(format!("drain.publicKey: {e}"))).ok().flatten();
     let prefix = worker.output.prefix_for(&worker.consumer.namespace, &worker.consumer.name);
     let forms = Forms::new(&worker, &prefix).map_err(|more| problems.extend(more)).ok();
     match (region, template, forms) {
@@ -131,10 +139,25 @@ pub fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
             key_template,
             forms,
             prefix,
+            drain_key,
+            path: path.into(),
             worker,
         }),
         _ => Err(ConfigError::Invalid { path: path.into(), problems }),
     }
+}
+
+/// The key in a config's text. All else in it counts for workers that start with it, so it is not looked at: a newer
+/// operator may have written fields that this worker does not know.
+pub fn drain_key(text: &str, path: &Path) -> Result<Option<DrainKey>, ConfigError> {
+    #[derive(Deserialize)]
+    struct Only {
+        drain: Option<DrainConfig>,
+    }
+    let only: Only =
+        serde_yaml::from_str(text).map_err(|e| ConfigError::Syntax { path: path.into(), message: e.to_string() })?;
+    let key = only.drain.map(|drain| drain.public_key.parse()).transpose();
+    key.map_err(|e| ConfigError::Invalid { path: path.into(), problems: vec![format!("drain.publicKey: {e}")] })
 }
 
 #[cfg(test)]
@@ -190,12 +213,24 @@ output: { bucket: images }
                 MINIMAL.replace("region: us-east-1", "region: us-east-1, mapping: { jobId: job_id }"),
                 "queue.mapping.jobId: ",
             ),
+            (format!("{MINIMAL}drain: {{ publicKey: not base64 }}"), "drain.publicKey: not base64"),
+            (format!("{MINIMAL}drain: {{ publicKey: AAAA }}"), "drain.publicKey: 3 bytes, and an Ed25519 key has 32"),
             ("- a list".into(), "worker.yaml: "),
         ];
         for (text, wanted) in table {
             let found = error(&text);
             assert!(found.contains(wanted), "{found:?} does not say {wanted:?}");
         }
+    }
+
+    #[test]
+    fn the_key_is_found_whatever_else_a_file_says() {
+        let key = "A".repeat(43) + "=";
+        let newer = format!("{MINIMAL}drain: {{ publicKey: {key}, algorithm: new }}\nmore: true");
+        let path = Path::new("worker.yaml");
+        assert_eq!(drain_key(&newer, path).unwrap(), Some(key.parse().unwrap()));
+        assert_eq!(drain_key(MINIMAL, path).unwrap(), None);
+        assert!(drain_key("drain: { publicKey: A }", path).unwrap_err().to_string().contains("drain.publicKey: "));
     }
 
     #[test]

@@ -101,6 +101,22 @@ pub struct Treatment {
 }
 
 impl Failure {
+    /// The record's code and the error, where it is the model that failed: many in a row mean that it will fail the next
+    /// one too. A job that kills its workers is not that: the worker that tells so did not run it.
+    pub fn of_model(&self) -> Option<(&'static str, &str)> {
+        match self {
+            Self::Model(why) => Some(("ModelError", why)),
+            Self::Invalid { .. }
+            | Self::TooLong
+            | Self::CrashPoison { .. }
+            | Self::Expired
+            | Self::TooEarly(_)
+            | Self::Unannounced(_)
+            | Self::Stopping
+            | Self::LeaseLost => None,
+        }
+    }
+
     /// The table.
     pub fn treatment(self, at: &Circumstances) -> Treatment {
         let last = at.receive_count >= at.max_receive_count;
@@ -226,6 +242,8 @@ mod tests {
             ("lease lost", Failure::LeaseLost, at(1), None, Fate::Leave),
         ];
         for (name, failure, at, record, fate) in table {
+            let of_model = failure.of_model().map(|(code, _)| code);
+            assert_eq!(of_model, name.starts_with("model error").then_some("ModelError"), "{name}");
             let given = failure.treatment(&at);
             let code = |error: Option<RecordError>| error.map(|e| e.code).unwrap_or_default();
             let found = given.record.map(|(status, error)| (status, code(error)));

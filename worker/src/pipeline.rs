@@ -128,10 +128,15 @@ impl Drop for Seat<'_> {
 }
 
 impl<R: Request> Pipeline<R> {
-    /// Sees a message through, from received to settled.
-    pub async fn see_through(self: Arc<Self>, message: Message, slot: Slot) {
-        let lease = self.leases.hold(&message);
+    /// Sees a message through, from received to settled. It counts as held from the call on, before anything runs: the
+    /// poll that brought it ends next, and in between nobody may think that the worker has nothing.
+    pub fn see_through(self: Arc<Self>, message: Message, slot: Slot) -> impl Future<Output = ()> + Send {
         self.state.hold(&message, self.leases.length());
+        self.work_through(message, slot)
+    }
+
+    async fn work_through(self: Arc<Self>, message: Message, slot: Slot) {
+        let lease = self.leases.hold(&message);
         self.metrics.held.inc();
         self.metrics.phase(Phase::Queued, seconds_between(message.sent_at, message.received_at));
         if message.receive_count > 1 {

@@ -58,7 +58,7 @@ pub struct Receiver {
     pub poll: Duration,
     /// One for each job that the worker may hold.
     pub slots: Slots,
-    /// For problems.
+    /// Who says whether a poll may begin, and is told of each.
     pub state: Arc<State>,
     /// For counts.
     pub metrics: Arc<Metrics>,
@@ -121,8 +121,9 @@ impl Pulse {
 }
 
 impl Receiver {
-    /// Receives until `stop`, handing each message with its slot to `take`. What polls under way at that time still
-    /// bring is handed to `late`.
+    /// Receives until `stop`, handing each message with its slot to `take`, which holds it before it returns. What polls
+    /// under way at that time still bring is handed to `late`. While the operator has the worker drain, none begins, and
+    /// what those under way bring is taken: given back, it would have cost a receive.
     pub async fn run(self, stop: CancellationToken, take: impl Fn(Message, Slot), late: impl AsyncFn(Vec<Message>)) {
         let (batch, most_polls) = if self.ordered { (1, ORDERED_POLLS) } else { (BATCH, POLLS) };
         let batch = batch.min(self.slots.capacity());
@@ -141,6 +142,8 @@ impl Receiver {
                     // a job that does not get that far (it waits for S3, or for its time) must not keep others waiting
                     drop(tokio::time::timeout(GATHERED, self.slots.gathered()).await);
                 }
+                // first, as a slot that waits for the end of a drain would count as a job
+                self.state.receives().await;
                 self.slots.acquire(batch).await
             };
             tokio::select! {
@@ -154,21 +157,23 @@ impl Receiver {
                             if self.state.clear_problem(Part::Queue) {
                                 tracing::info!("the queue can be read again");
                             }
+                            self.state.received(&messages, gathering);
                             let full = messages.len() >= slots.len();
                             gathered = gathering && messages.is_empty();
                             polls_wanted = if full { (polls_wanted + 1).min(most_polls) } else { 1 };
                             if stopping {
                                 late(messages).await;
-                                continue;
-                            }
-                            for message in messages {
-                                // SQS never gives more than was asked for
-                                if let Some(slot) = slots.pop() {
-                                    take(message, slot);
+                            } else {
+                                for message in messages {
+                                    // SQS never gives more than was asked for
+                                    if let Some(slot) = slots.pop() {
+                                        take(message, slot);
+                                    }
                                 }
                             }
                         }
                         Err(error) => {
+                            self.state.receive_failed();
                             if self.state.set_problem(Part::Queue, error.reason, &error.message) {
                                 tracing::error!(reason = error.reason, "{error}");
                             }
@@ -180,9 +185,13 @@ impl Receiver {
                             pause = (pause * 2).min(LONGEST_PAUSE);
                         }
                     }
+                    self.state.end_poll();
                 }
                 () = stop.cancelled(), if !stopping => {}
                 slots = slots, if !stopping && polls.len() < polls_wanted => {
+                    if !self.state.begin_poll() {
+                        continue;
+                    }
                     lost.retain(|attempt: &Attempt| attempt.since.elapsed() < ATTEMPT_LIVES);
                     let attempt = lost.pop_front().unwrap_or_else(Attempt::new);
                     if polls.is_empty() {

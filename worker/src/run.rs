@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use millrace_api::{CallbackSpec, is_fifo};
+use millrace_api::{CallbackSpec, DRAIN_LAPSES, is_fifo};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -18,6 +18,7 @@ use crate::aws::{Clients, LONG_POLL};
 use crate::batch::{Batcher, Limits};
 use crate::config::Config;
 use crate::deliver::Store;
+use crate::drain::{Drains, resume_when_lapsed};
 use crate::engines::{Loading, Served, Use, dispatch};
 use crate::http::{self, Faces};
 use crate::inputs::Inputs;
@@ -73,8 +74,15 @@ async fn consume<E: Served>(config: Config, stop: Stop) -> anyhow::Result<()> {
     let listener = http::bind(config.worker.http.port)
         .await
         .map_err(|e| anyhow::anyhow!("http.port: cannot listen on {}: {e}", config.worker.http.port))?;
-    let faces = Faces { state: Arc::clone(&state), metrics: Arc::clone(&metrics), pulse: Arc::clone(&pulse) };
+    let drains = Drains::new(Arc::clone(&state), config.drain_key.clone(), config.path.clone(), DRAIN_LAPSES);
+    let faces = Faces {
+        state: Arc::clone(&state),
+        metrics: Arc::clone(&metrics),
+        pulse: Arc::clone(&pulse),
+        drains: Arc::new(drains),
+    };
     tokio::spawn(http::serve(listener, faces));
+    tokio::spawn(resume_when_lapsed(Arc::clone(&state)));
 
     let clients = Clients::new(&config.worker, &config.queue_region, config.queue_endpoint.as_deref()).await;
     let queue = Queue::new(clients.sqs.clone(), &config.worker.queue, Arc::clone(&metrics));
@@ -166,7 +174,7 @@ async fn work<R: Request>(
         () = &mut receiving => {}
         () = stop.cancelled() => {}
     }
-    state.set_draining();
+    state.set_stopping();
     tracing::info!(
         held = jobs.len(),
         grace_seconds = grace.as_secs(),
@@ -175,7 +183,10 @@ async fn work<R: Request>(
     jobs.close();
     let finish = async {
         // a poll under way may still bring messages; its connection is not cut, or they would stay hidden
-        tokio::join!(&mut receiving, jobs.wait());
+        (&mut receiving).await;
+        // only now: a poll that ends in the very moment of the signal still makes jobs, and whether there are any to wait
+        // for is settled when the wait is made
+        jobs.wait().await;
     };
     tokio::pin!(finish);
     tokio::select! {

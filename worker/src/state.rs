@@ -1,19 +1,23 @@
 //! The worker's view of itself: what `/state` says, kept by those who know it.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use millrace_api::{Activity, JobState, Problem, ServiceSeconds, WorkerState};
+use millrace_api::{Failing, JobState, Problem, Received, ServiceSeconds, WorkerState};
+use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::lease::CEILING;
 use crate::message::Message;
+use crate::standing::Standing;
 use crate::time::rfc3339;
 
 /// Service times kept for the mean and percentile.
 const SERVICE_WINDOW: usize = 200;
+/// Most characters of a model's error: states are read every few seconds, the whole of it is in the log.
+const LONGEST_ERROR: usize = 300;
 
 /// What a problem is about; each has at most one at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,8 +45,8 @@ pub enum Part {
 pub struct State {
     worker: String,
     capacity: u32,
-    loaded: AtomicBool,
-    draining: AtomicBool,
+    /// Changed under `inner` where the two belong together.
+    standing: watch::Sender<Standing>,
     inner: Mutex<Inner>,
 }
 
@@ -53,6 +57,9 @@ struct Inner {
     completed: u64,
     failed: u64,
     service: VecDeque<f64>,
+    last_received: Option<Received>,
+    empty_since: Option<Timestamp>,
+    failing: Option<Failing>,
     problems: BTreeMap<Part, Problem>,
 }
 
@@ -69,13 +76,7 @@ struct Held {
 impl State {
     /// A worker that has loaded nothing yet.
     pub fn new(worker: String, capacity: u32) -> Self {
-        Self {
-            worker,
-            capacity,
-            loaded: AtomicBool::new(false),
-            draining: AtomicBool::new(false),
-            inner: Mutex::default(),
-        }
+        Self { worker, capacity, standing: watch::Sender::default(), inner: Mutex::default() }
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -88,19 +89,86 @@ impl State {
         &self.worker
     }
 
+    /// Where it stands now.
+    pub fn standing(&self) -> Standing {
+        *self.standing.borrow()
+    }
+
+    /// Tells of every change of where it stands.
+    pub fn watch(&self) -> watch::Receiver<Standing> {
+        self.standing.subscribe()
+    }
+
     /// The model is loaded and one real forward passed.
     pub fn set_loaded(&self) {
-        self.loaded.store(true, Ordering::Release);
+        self.standing.send_modify(|standing| standing.loaded = true);
     }
 
-    /// It takes no new jobs from now on.
-    pub fn set_draining(&self) {
-        self.draining.store(true, Ordering::Release);
+    /// It was told to stop: it takes no new jobs from now on.
+    pub fn set_stopping(&self) {
+        self.standing.send_modify(|standing| standing.stopping = true);
     }
 
-    /// Ready as a probe means it: loaded, and not on its way out. An outage of SQS or S3 does not count.
-    pub fn is_ready(&self) -> bool {
-        self.loaded.load(Ordering::Acquire) && !self.draining.load(Ordering::Acquire)
+    /// It takes no new jobs until then. True if that is news, and not a renewal.
+    pub fn drain(&self, until: Instant) -> bool {
+        let mut inner = self.inner();
+        // what receives brought before says nothing of what comes after
+        inner.empty_since = None;
+        let mut news = false;
+        self.standing.send_modify(|standing| news = standing.drained_until.replace(until).is_none());
+        news
+    }
+
+    /// It may take jobs again. True if it was told to drain.
+    pub fn resume(&self) -> bool {
+        self.standing.send_if_modified(|standing| standing.drained_until.take().is_some())
+    }
+
+    /// As `resume`, if nobody has renewed the drain until now.
+    pub fn lapse(&self) -> bool {
+        self.standing
+            .send_if_modified(|standing| standing.drained_until.take_if(|until| *until <= Instant::now()).is_some())
+    }
+
+    /// A poll begins; or it must not, as no new jobs are taken.
+    pub fn begin_poll(&self) -> bool {
+        self.standing.send_if_modified(|standing| {
+            let may = !standing.drains();
+            standing.polls += u32::from(may);
+            may
+        })
+    }
+
+    /// It ended, and what it brought is held or given back.
+    pub fn end_poll(&self) {
+        self.standing.send_modify(|standing| standing.polls = standing.polls.saturating_sub(1));
+    }
+
+    /// Waits until it may take new jobs.
+    pub async fn receives(&self) {
+        // the sender lives as long as `self` does
+        let _ = self.watch().wait_for(|standing| !standing.drains()).await;
+    }
+
+    /// A receive brought these. A short poll asks only some of SQS's servers, so one that is empty does not say that
+    /// nothing waits.
+    pub fn received(&self, messages: &[Message], short: bool) {
+        let mut inner = self.inner();
+        if !messages.is_empty() {
+            inner.empty_since = None;
+        } else if !short && !self.standing().drains() {
+            inner.empty_since.get_or_insert_with(Timestamp::now);
+        }
+        let new = || messages.iter().filter(|message| message.receive_count == 1);
+        let (at, sent_at) = (new().map(|m| m.received_at).max(), new().map(|m| m.sent_at).min());
+        if let (Some(at), Some(sent_at)) = (at, sent_at) {
+            inner.last_received = Some(Received { at: rfc3339(at), sent_at: rfc3339(sent_at) });
+        }
+    }
+
+    /// A receive failed: nobody knows what waits.
+    pub fn receive_failed(&self) {
+        self.inner().empty_since = None;
     }
 
     /// A message was received and is held.
@@ -113,7 +181,9 @@ impl State {
             lease_expires_at: after(message.received_at, lease),
             must_end_at: after(message.received_at, CEILING),
         };
-        self.inner().jobs.insert(message.receipt_handle.clone(), held);
+        let mut inner = self.inner();
+        inner.jobs.insert(message.receipt_handle.clone(), held);
+        self.standing.send_modify(|standing| standing.held = inner.jobs.len());
     }
 
     /// Its job id and deadline are known.
@@ -133,7 +203,9 @@ impl State {
 
     /// It is held no more.
     pub fn let_go(&self, receipt_handle: &str) {
-        self.inner().jobs.remove(receipt_handle);
+        let mut inner = self.inner();
+        inner.jobs.remove(receipt_handle);
+        self.standing.send_modify(|standing| standing.held = inner.jobs.len());
     }
 
     /// A job held its slot for `service`.
@@ -149,6 +221,21 @@ impl State {
     pub fn ended(&self, failed: bool) {
         let mut inner = self.inner();
         if failed { inner.failed += 1 } else { inner.completed += 1 }
+    }
+
+    /// The model failed an attempt.
+    pub fn model_failed(&self, code: &str, message: &str) {
+        let mut inner = self.inner();
+        let (attempts, since) = match inner.failing.take() {
+            Some(before) => (before.attempts + 1, before.since),
+            None => (1, rfc3339(Timestamp::now())),
+        };
+        inner.failing = Some(Failing { attempts, since, code: code.into(), message: shortened(message) });
+    }
+
+    /// A job ended COMPLETED, so the model is well.
+    pub fn model_did_well(&self) {
+        self.inner().failing = None;
     }
 
     /// Something is wrong. True if that is news, so that it is logged once.
@@ -176,6 +263,7 @@ impl State {
     /// What `/state` says.
     pub fn snapshot(&self) -> WorkerState {
         let inner = self.inner();
+        let standing = self.standing();
         let job = |held: &Held| JobState {
             job_id: held.job_id.clone(),
             message_id: held.message_id.clone(),
@@ -186,19 +274,19 @@ impl State {
         };
         WorkerState {
             worker: self.worker.clone(),
-            ready: self.is_ready(),
-            draining: self.draining.load(Ordering::Acquire),
-            activity: Activity::default(),
-            receiving: 0,
-            last_received: None,
-            empty_since: None,
-            failing: None,
+            ready: standing.ready(),
+            draining: standing.drains(),
+            activity: standing.activity(),
             capacity: self.capacity,
             busy: inner.jobs.len() as u32,
             jobs: inner.jobs.values().map(job).collect(),
             completed: inner.completed,
             failed: inner.failed,
             service_seconds: service(&inner.service),
+            receiving: standing.polls,
+            last_received: inner.last_received.clone(),
+            empty_since: inner.empty_since.filter(|_| !standing.drains()).map(rfc3339),
+            failing: inner.failing.clone(),
             oldest_sent_at: inner.jobs.values().map(|held| held.sent_at).min().map(rfc3339),
             problems: inner.problems.values().cloned().collect(),
         }
@@ -207,6 +295,14 @@ impl State {
 
 fn after(from: Timestamp, wait: Duration) -> Timestamp {
     from.checked_add(wait).unwrap_or(Timestamp::MAX)
+}
+
+/// At most [`LONGEST_ERROR`] characters of it.
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(LONGEST_ERROR) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.into(),
+    }
 }
 
 /// Mean and 95th percentile (nearest rank).
@@ -220,6 +316,8 @@ fn service(window: &VecDeque<f64>) -> Option<ServiceSeconds> {
 
 #[cfg(test)]
 mod tests {
+    use millrace_api::Activity;
+
     use super::*;
 
     #[test]
@@ -233,15 +331,95 @@ mod tests {
     }
 
     #[test]
-    fn ready_means_loaded_and_not_draining() {
+    fn ready_means_loaded_and_not_stopping() {
         let state = State::new("w".into(), 4);
-        assert!(!state.is_ready());
+        assert!(!state.snapshot().ready);
         state.set_loaded();
-        assert!(state.is_ready());
+        assert!(state.snapshot().ready);
         state.set_problem(Part::Queue, "QueueUnreachable", "an outage is no reason to be unready");
-        assert!(state.is_ready());
-        state.set_draining();
-        assert!(!state.is_ready() && state.snapshot().draining);
+        assert!(state.snapshot().ready);
+        state.drain(Instant::now());
+        assert!(state.snapshot().ready && state.snapshot().draining, "unready pods are deleted first, busy or not");
+        state.set_stopping();
+        assert!(!state.snapshot().ready && state.snapshot().draining);
+    }
+
+    #[test]
+    fn a_poll_begins_only_while_jobs_are_taken() {
+        let state = State::new("w".into(), 4);
+        state.set_loaded();
+        assert!(state.begin_poll());
+        assert!(state.drain(Instant::now()) && !state.drain(Instant::now()), "news once");
+        assert!(!state.begin_poll());
+        assert_eq!((state.snapshot().receiving, state.snapshot().activity), (1, Activity::Draining));
+        // what it brings is held before it has ended: in between nobody may think that there is nothing
+        state.hold(&message("m", Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH), Duration::from_secs(30));
+        state.end_poll();
+        assert_eq!((state.snapshot().receiving, state.snapshot().activity), (0, Activity::Draining));
+        state.let_go("handle of m");
+        assert_eq!(state.snapshot().activity, Activity::Drained);
+        assert!(state.resume() && !state.resume());
+        assert_eq!(state.snapshot().activity, Activity::Idle);
+        assert!(state.begin_poll());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_drain_lapses_when_nobody_renews_it() {
+        let state = State::new("w".into(), 4);
+        let wait = Duration::from_mins(1);
+        assert!(!state.lapse(), "nobody told it to drain");
+        state.drain(Instant::now() + wait);
+        tokio::time::advance(wait / 2).await;
+        state.drain(Instant::now() + wait);
+        tokio::time::advance(wait * 3 / 4).await;
+        assert!(!state.lapse() && state.standing().drains(), "it was renewed");
+        tokio::time::advance(wait / 4).await;
+        assert!(state.lapse() && !state.standing().drains());
+    }
+
+    #[test]
+    fn tells_what_receives_brought() {
+        let state = State::new("w".into(), 4);
+        let at = |s| Timestamp::from_second(s).unwrap();
+        let seen = || (state.snapshot().last_received.map(|r| (r.at, r.sent_at)), state.snapshot().empty_since);
+        assert_eq!(seen(), (None, None));
+        state.received(&[], true);
+        assert_eq!(seen(), (None, None), "a short poll asks only some of SQS's servers");
+        state.received(&[], false);
+        let (received, since) = seen();
+        state.received(&[], false);
+        assert!(received.is_none() && since.is_some() && seen().1 == since);
+
+        state.receive_failed();
+        assert_eq!(seen(), (None, None), "nobody knows what waits");
+        state.received(&[], false);
+        let again = Message { receive_count: 2, ..message("m0", at(20), at(1)) };
+        state.received(std::slice::from_ref(&again), false);
+        assert_eq!(seen(), (None, None), "a message that comes again does not tell how old those are that wait");
+        state.received(&[message("m1", at(30), at(12)), again, message("m2", at(30), at(11))], false);
+        let received = Some(("1970-01-01T00:00:30.000Z".to_owned(), "1970-01-01T00:00:11.000Z".to_owned()));
+        assert_eq!(seen(), (received.clone(), None));
+
+        state.received(&[], false);
+        state.drain(Instant::now());
+        state.received(&[], false);
+        assert_eq!(seen(), (received.clone(), None));
+        state.resume();
+        assert_eq!(seen(), (received, None), "what was seen before the drain is no news of after it");
+    }
+
+    #[test]
+    fn counts_attempts_that_the_model_failed_until_a_job_ends_well() {
+        let state = State::new("w".into(), 4);
+        state.model_failed("ModelError", "NaN");
+        let first = state.snapshot().failing.unwrap();
+        state.model_failed("ModelError", &"é".repeat(LONGEST_ERROR + 1));
+        let second = state.snapshot().failing.unwrap();
+        assert_eq!((first.attempts, first.message.as_str()), (1, "NaN"));
+        assert_eq!((second.attempts, second.since), (2, first.since));
+        assert_eq!(second.message, format!("{}…", "é".repeat(LONGEST_ERROR)));
+        state.model_did_well();
+        assert_eq!(state.snapshot().failing, None);
     }
 
     #[test]

@@ -63,6 +63,9 @@ impl<R: Request> Pipeline<R> {
             Failure::Expired => Outcome::Expired,
             _ => Outcome::Returned,
         };
+        if let Some((code, why)) = failure.of_model() {
+            self.state.model_failed(code, why);
+        }
         match &failure {
             Failure::Model(why) => tracing::warn!(job_id, message_id, why, "the model failed"),
             Failure::Unannounced(why) => {

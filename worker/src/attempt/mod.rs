@@ -309,6 +309,7 @@ impl<R: Request> Pipeline<R> {
             Commit::IdTaken => return Err(reused(head)),
         };
         if outcome == Outcome::Completed {
+            self.state.model_did_well();
             work.spent = Duration::ZERO;
         }
         Ok(Committed { outcome, record, timings, batched, committing })

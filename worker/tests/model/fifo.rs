@@ -16,6 +16,7 @@ use crate::wait::until_true;
 
 const GROUPS: usize = 6;
 const EACH: usize = 12;
+const BATCHES: &str = "millrace_worker_batch_size_count";
 
 /// Sends to every group in turn; gives each group's message ids in order.
 async fn send(lab: &Lab, body: impl Fn(usize, usize) -> String) -> BTreeMap<String, Vec<String>> {
@@ -98,6 +99,9 @@ async fn a_head_that_is_held_blocks_only_its_group() {
     let head = lab.send_to("stuck", json!({ "milliseconds": 3_600_000, "deadline": "2100-01-01T00:00:00Z" })).await;
     let behind = lab.send_to("stuck", "behind").await;
     worker.until_state("busy with the head", |state| state.jobs.iter().any(|job| job.job_id == head)).await;
+    // a poll that was to fill up its batch would bring what comes now, too late
+    until_true("its batch runs", async || worker.counter(BATCHES, &[]).await > 0.0).await;
+    worker.until_state("no poll under way", |state| state.receiving == 0).await;
     let mut others = Vec::new();
     for n in 0..8 {
         others.push(lab.send_to(&format!("other-{}", n % 4), format!("job {n}")).await);

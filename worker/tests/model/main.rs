@@ -17,6 +17,7 @@ mod wait;
 
 mod commit;
 mod crashes;
+mod drain;
 mod fifo;
 mod leases;
 mod receive;

@@ -1,5 +1,6 @@
-//! /livez, /readyz, /state and /metrics: their shapes, and that no label of a metric grows with the work.
+//! /livez, /readyz, /state, /drain and /metrics: their shapes, and that no label of a metric grows with the work.
 
+use aws_lc_rs::signature::Ed25519KeyPair;
 use serde_json::{Value, json};
 
 use crate::lab;
@@ -16,10 +17,11 @@ async fn probes_and_state_are_as_documented() {
         }
         assert_eq!(worker.get("/").await.unwrap().status, 404);
 
+        worker.until_state("the first poll", |state| state.receiving == 1).await;
         let idle = state(&worker).await;
         let nothing = json!({
             "worker": "a", "ready": true, "draining": false, "capacity": 3, "busy": 0, "jobs": [],
-            "completed": 0, "failed": 0, "problems": [],
+            "completed": 0, "failed": 0, "problems": [], "activity": "Idle", "receiving": 1,
         });
         assert_eq!(idle, nothing);
 
@@ -31,12 +33,20 @@ async fn probes_and_state_are_as_documented() {
         let job = &busy["jobs"][0];
         assert_eq!((&job["job_id"], &job["message_id"]), (&json!("slow"), &json!(slow)));
         assert_eq!(busy["oldest_sent_at"], job["sent_at"]);
+        assert_eq!((&busy["activity"], &busy["last_received"]["sent_at"]), (&json!("Busy"), &job["sent_at"]));
         let order = ["sent_at", "started_at", "lease_expires_at"].map(|k| job[k].as_str().unwrap().to_owned());
         assert!(order[1] < order[2], "{order:?}");
         for seconds in ["mean", "p95"] {
             assert!(busy["service_seconds"][seconds].as_f64().unwrap() >= 0.0, "{busy}");
         }
         assert_ne!(quick, slow);
+
+        let known = worker.get("/state?unless=Idle&wait=25").await.unwrap();
+        assert_eq!((known.status, known.body.contains("Busy")), (200, true), "it differs, so nothing is waited for");
+        let wrong = worker.get("/state?unless=Idle&wait=26").await.unwrap();
+        assert_eq!((wrong.status, wrong.body.contains("from 1 to 25")), (400, true), "{wrong:?}");
+        let nobody = worker.drain("POST", &Ed25519KeyPair::generate().unwrap()).await;
+        assert_eq!((nobody.status, nobody.body.as_str()), (403, "drain.publicKey is not configured\n"));
     })
     .await;
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use millrace_api::JobStatus;
+use millrace_api::{JobStatus, WorkerState};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -10,6 +10,7 @@ use crate::lab::{self, CONSUMER, Lab, PREFIX};
 use crate::program;
 
 const WEIGHTS: &str = "unet/diffusion_pytorch_model.safetensors";
+const TEXT_ENCODER: &str = "text_encoder/model.safetensors";
 
 /// Makes the tiny model and puts it beside the results.
 async fn upload_model(lab: &Lab) -> PathBuf {
@@ -159,6 +160,53 @@ async fn names_the_broken_file_of_a_model_and_takes_the_repaired_one() {
         worker.until_ready().await;
         assert_eq!(worker.state().await.problems, []);
         assert_eq!(lab.record(&lab.send("a cat").await).await.status, JobStatus::Completed);
+    })
+    .await;
+}
+
+/// Has a model fail on texts with this letter: what it stands for is no number any more.
+fn poison(dir: &Path, letter: &str) {
+    let vocabulary: Value = serde_json::from_slice(&std::fs::read(dir.join("tokenizer/vocab.json")).unwrap()).unwrap();
+    let token = usize::try_from(vocabulary[format!("{letter}</w>")].as_u64().unwrap()).unwrap();
+    let file = dir.join(TEXT_ENCODER);
+    let mut bytes = std::fs::read(&file).unwrap();
+    let (start, header) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+    let table = header.info("text_model.embeddings.token_embedding.weight").unwrap();
+    let row = (table.data_offsets.1 - table.data_offsets.0) / table.shape[0];
+    let at = 8 + start + table.data_offsets.0 + token * row;
+    bytes[at..at + row].fill(0xff);
+    std::fs::write(file, bytes).unwrap();
+}
+
+#[tokio::test]
+async fn counts_what_the_model_fails_until_a_job_ends_well() {
+    lab::with("failing", async |lab| {
+        let dir = upload_model(lab).await;
+        poison(&dir, "z");
+        lab.upload(&key(&dir, &dir.join(TEXT_ENCODER)), &dir.join(TEXT_ENCODER)).await;
+        let mut settings = settings(lab);
+        settings["queue"] = json!({ "retry": { "initialSeconds": 3600, "maxSeconds": 3600 } });
+        let mut worker = program::start(lab, "a", settings);
+        worker.until_ready().await;
+        assert_eq!(worker.state().await.failing, None);
+
+        let failed =
+            |attempts| move |state: &WorkerState| state.failing.as_ref().is_some_and(|f| f.attempts == attempts);
+        lab.send("z").await;
+        let first = worker.until_state("an attempt failed", failed(1)).await.failing.unwrap();
+        assert_eq!(first.code, "ModelError");
+        assert!(first.message.contains("NaN"), "{}", first.message);
+        lab.send("a z").await;
+        let second = worker.until_state("two attempts failed", failed(2)).await.failing.unwrap();
+        assert_eq!(second.since, first.since);
+
+        // the producer's fault, which says nothing of the model
+        lab.send(json!({ "prompt": "a cat", "steps": 0 })).await;
+        lab.take(&lab.dead_letters()).await;
+        assert_eq!(worker.state().await.failing, Some(second));
+
+        assert_eq!(lab.record(&lab.send("a cat").await).await.status, JobStatus::Completed);
+        worker.until_state("well", |state| state.failing.is_none()).await;
     })
     .await;
 }

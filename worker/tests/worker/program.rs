@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Output, Stdio};
 use std::time::Duration;
 
-use millrace_api::WorkerState;
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use millrace_api::{DRAIN_PATH, DRAIN_SIGNATURE_HEADER, DRAIN_TIME_HEADER, WorkerState, drain_text};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -81,6 +84,11 @@ pub fn merge(into: &mut Value, changes: Value) {
     }
 }
 
+/// What names a key as the operator's.
+pub fn drained_by(key: &Ed25519KeyPair) -> Value {
+    json!({ "publicKey": BASE64_STANDARD.encode(key.public_key()) })
+}
+
 /// Starts a worker with `lab.settings(changes)`.
 pub fn start(lab: &Lab, name: &str, changes: Value) -> Worker {
     start_with(lab, name, changes, CREDENTIALS)
@@ -111,9 +119,24 @@ fn free_port() -> u16 {
 impl Worker {
     /// GETs a page; none while nobody answers.
     pub async fn get(&self, path: &str) -> Option<Answer> {
+        self.ask("GET", path, "").await
+    }
+
+    /// Tells it to drain (`POST`) or to go on (`DELETE`), as the operator does; gives the answer once there is one.
+    pub async fn drain(&self, method: &str, key: &Ed25519KeyPair) -> Answer {
+        until("an answer to a drain", async || {
+            let milliseconds = jiff::Timestamp::now().as_millisecond();
+            let signature = BASE64_STANDARD.encode(key.sign(drain_text(method, &self.name, milliseconds).as_bytes()));
+            let headers = format!("{DRAIN_TIME_HEADER}: {milliseconds}\r\n{DRAIN_SIGNATURE_HEADER}: {signature}\r\n");
+            self.ask(method, DRAIN_PATH, &headers).await
+        })
+        .await
+    }
+
+    async fn ask(&self, method: &str, path: &str, headers: &str) -> Option<Answer> {
         let exchange = async {
             let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await.ok()?;
-            let request = format!("GET {path} HTTP/1.1\r\nHost: worker\r\nConnection: close\r\n\r\n");
+            let request = format!("{method} {path} HTTP/1.1\r\nHost: worker\r\nConnection: close\r\n{headers}\r\n");
             stream.write_all(request.as_bytes()).await.ok()?;
             let mut text = String::new();
             stream.read_to_string(&mut text).await.ok()?;
@@ -199,8 +222,8 @@ impl Worker {
     /// Sends SIGTERM and waits until the worker knows.
     pub async fn stop(&mut self) {
         self.signal(Signal::Term).await;
-        until_true("draining", async || match self.get("/readyz").await {
-            Some(answer) => answer.status == 503 && answer.body.starts_with("draining"),
+        until_true("stopping", async || match self.get("/readyz").await {
+            Some(answer) => answer.status == 503 && answer.body.starts_with("stopping"),
             None => !self.is_running(),
         })
         .await;
