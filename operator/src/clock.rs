@@ -17,6 +17,11 @@ fn anchor() -> (Instant, f64) {
     })
 }
 
+/// The instant that seconds are counted from.
+pub(crate) fn origin() -> Instant {
+    anchor().0
+}
+
 /// An instant of this process in seconds since 1970.
 pub(crate) fn seconds(instant: Instant) -> f64 {
     let (start, at) = anchor();

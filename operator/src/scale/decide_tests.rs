@@ -351,42 +351,32 @@ fn workers_that_do_not_come_up_do_not_multiply() {
 
 #[test]
 fn a_fifo_queue_gets_workers_as_its_groups_show() {
-    let fifo = |from, busy, blocked| Inputs {
+    let fifo = |from, held: i64, busy, blocked| Inputs {
         fifo: true,
         busy,
-        held: i64::from(busy),
+        held,
         blocked,
         slots: 4.0,
-        ..inputs(from, 10_000, busy.into())
+        ..inputs(from, 10_000, held)
     };
-    // One group: the first worker has free slots and receives nothing.
+    use Reason::{BlockedByMessageGroups, ExploringMessageGroups};
+    // One group: the first worker has free slots.
     let one = play(
         &scaling(0, 10),
-        &[(0, fifo(0, 0, false)), (10, fifo(1, 1, true)), (20, fifo(1, 1, false)), (500, fifo(1, 1, true))],
+        &[(0, fifo(0, 0, 0, false)), (10, fifo(1, 1, 1, false)), (20, fifo(1, 1, 1, true)), (500, fifo(1, 1, 1, true))],
     );
-    assert_eq!(
-        one,
-        [
-            (1, Reason::ExploringMessageGroups),
-            (1, Reason::BlockedByMessageGroups),
-            (1, Reason::BlockedByMessageGroups),
-            (1, Reason::BlockedByMessageGroups)
-        ]
-    );
-    // Many: all are at work, so there are more.
-    let many = play(
-        &scaling(0, 10),
-        &[
-            (0, fifo(0, 0, false)),
-            (10, fifo(1, 1, false)),
-            (20, fifo(2, 2, false)),
-            (30, fifo(4, 4, false)),
-            (40, fifo(8, 8, false)),
-        ],
-    );
-    assert_eq!(many.iter().map(|(count, _)| *count).collect::<Vec<_>>(), [1, 2, 4, 8, 10]);
-    // Five groups and eight workers: three find nothing.
-    let five = play(&scaling(0, 10), &[(0, fifo(8, 5, true)), (30, fifo(5, 5, false)), (700, fifo(5, 5, false))]);
+    let blocked = (1, BlockedByMessageGroups);
+    assert_eq!(one, [(1, ExploringMessageGroups), blocked, blocked, blocked]);
+    // Many: slots are taken, so there are more.
+    let many: Vec<(u32, Inputs)> = [0, 1, 2, 4, 8]
+        .iter()
+        .enumerate()
+        .map(|(n, from)| (n as u32 * 10, fifo(*from, i64::from(*from) * 4, *from, false)))
+        .collect();
+    assert_eq!(play(&scaling(0, 10), &many).iter().map(|(count, _)| *count).collect::<Vec<_>>(), [1, 2, 4, 8, 10]);
+    // Five groups, one slot each and eight workers: three find nothing. Ten minutes later it is tried again.
+    let single = |from, busy: i32, blocked| Inputs { slots: 1.0, ..fifo(from, busy.into(), busy, blocked) };
+    let five = play(&scaling(0, 10), &[(0, single(8, 5, true)), (30, single(5, 5, false)), (700, single(5, 5, false))]);
     assert_eq!(five.iter().map(|(count, _)| *count).collect::<Vec<_>>(), [5, 5, 10]);
 }
 

@@ -47,6 +47,10 @@ impl<const N: usize> Samples<N> {
         sorted.get(sorted.len().checked_sub(1)? / 2).copied()
     }
 
+    pub(super) fn values(&self) -> impl Iterator<Item = f64> {
+        self.0.iter().copied()
+    }
+
     /// How many samples there are, and how many of them are at most `limit`.
     pub(super) fn at_most(&self, limit: f64) -> (usize, usize) {
         (self.0.len(), self.0.iter().filter(|value| **value <= limit).count())

@@ -6,6 +6,9 @@ use super::inputs::Inputs;
 /// For how long after workers found no free message group none is added, in seconds.
 const GROUPS: f64 = 600.0;
 
+/// The part of a FIFO queue's slots that must be taken before there are more of them.
+const TAKEN: f64 = 0.5;
+
 /// The most workers that make sense now, and what says so.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Limit {
@@ -90,8 +93,8 @@ fn stuck(inputs: &Inputs) -> Option<Limit> {
     })
 }
 
-/// SQS does not tell how many message groups there are. So workers are doubled as long as all of them are at work, and
-/// none is added while some have free slots and receive nothing.
+/// SQS does not tell how many message groups there are. So workers are doubled as long as most of their slots are taken,
+/// and none is added while slots stay free although messages wait.
 fn groups(inputs: &Inputs, history: &mut History, now: f64) -> Option<Limit> {
     if !inputs.fifo {
         return None;
@@ -108,9 +111,19 @@ fn groups(inputs: &Inputs, history: &mut History, now: f64) -> Option<Limit> {
         return Some(Limit { replicas: history.groups_workers, kind: Kind::BlockedByMessageGroups, words });
     }
     let pods = &inputs.pods;
-    let replicas = if pods.starting > 0 { inputs.from } else { pods.ready.saturating_mul(2) };
-    let words = "a FIFO queue's workers are doubled as long as all of them find message groups".into();
-    Some(Limit { replicas: replicas.max(1), kind: Kind::ExploringMessageGroups, words })
+    let least = inputs.from.max(1);
+    // Were there more groups than slots, the slots would be taken.
+    let slots = inputs.slots * f64::from(pods.ready);
+    if pods.ready > 0 && inputs.held as f64 <= slots * TAKEN {
+        let words = format!(
+            "workers hold {} jobs in {slots:.0} slots although messages wait: those belong to message groups that are at work",
+            inputs.held
+        );
+        return Some(Limit { replicas: least, kind: Kind::BlockedByMessageGroups, words });
+    }
+    let replicas = if pods.starting > 0 { least } else { least.max(pods.ready.saturating_mul(2)) };
+    let words = "a FIFO queue's workers are doubled as long as they find message groups".into();
+    Some(Limit { replicas, kind: Kind::ExploringMessageGroups, words })
 }
 
 fn budget(inputs: &Inputs) -> Option<Limit> {

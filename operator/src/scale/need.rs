@@ -20,6 +20,9 @@ const TOLERANCE: f64 = 0.1;
 /// The part of the target that is planned with; the rest is for what cannot be foreseen.
 const MARGIN: f64 = 0.9;
 
+/// The part of the target that new workers are given at least.
+const LATE: f64 = 1.0 / 6.0;
+
 /// What waits and who is there to work on it.
 #[derive(Debug, Clone)]
 pub(super) struct Load {
@@ -76,26 +79,24 @@ fn queue_delay(target: f64, load: &Load) -> Need {
     let planned = target * MARGIN;
     let (ready, starting) = (f64::from(load.ready), f64::from(load.starting));
     let there = ready + starting;
-    // What a worker of this age, 0 for one that is asked for now, gets done until `left` seconds from now. One that is
-    // late is given the time that it took longer, or every delay would ask for more of them.
+    // Where no new worker is ready in time, or hardly, the messages are late anyway. Then this much time is given to new
+    // workers and what that makes to the others, so that a backlog that is late is worked off soon, at a bounded price.
     let too_late = planned - ready_seconds < service.min(target);
-    let from_start = |left: f64, age: f64| {
-        let time = left - ready_seconds + age;
-        if too_late || time < service { service.max(target) } else { time.min(target) }
-    };
+    let least = service.max(if too_late { target } else { target * LATE });
     // Older messages come first, so what arrives from now on needs no more than to be kept up with.
     let mut workers = load.rate * service / slots;
     for Waiting { messages, since } in &load.waiting {
         let work = messages * service / slots;
-        let left = since + planned - now;
-        let by_ready = ready * left.max(service);
-        let by_starting = starting * from_start(left, load.starting_age);
-        workers = workers.max(if work <= by_ready {
-            work / left.max(service)
-        } else if work <= by_ready + by_starting {
-            ready + (work - by_ready) / from_start(left, load.starting_age)
+        let by_new = (since + planned - now - ready_seconds).max(least);
+        let by_ready = by_new + ready_seconds;
+        // One that is late is given the time that it took longer, or every delay would ask for more of them.
+        let by_starting = (by_new + load.starting_age).min((planned - ready_seconds).max(least));
+        workers = workers.max(if work <= ready * by_ready {
+            work / by_ready
+        } else if work <= ready * by_ready + starting * by_starting {
+            ready + (work - ready * by_ready) / by_starting
         } else {
-            there + (work - by_ready - by_starting) / from_start(left, 0.0)
+            there + (work - ready * by_ready - starting * by_starting) / by_new
         });
     }
     let enough = workers > there && workers <= there * (1.0 + TOLERANCE);
@@ -200,7 +201,10 @@ mod tests {
         let old = |age: f64| Load { now: 1000.0 + age, ready: 1, ..load(100.0, 5.0, 1.0, 0.0) };
         assert_eq!(workers(60, &old(0.0)), 10);
         assert_eq!(workers(60, &old(29.0)), 20);
-        assert!(workers(60, &old(500.0)) <= 100);
+        assert_eq!(workers(60, &old(34.0)), 25);
+        assert_eq!(workers(60, &old(500.0)), 50, "late is late: in a sixth of the target");
+        let starting = Load { ready_seconds: 20.0, ready: 16, ..old(50.0) };
+        assert_eq!(workers(60, &starting), 18, "16 have done nearly all of it before new ones are of use");
     }
 
     #[test]

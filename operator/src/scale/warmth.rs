@@ -1,11 +1,16 @@
 //! How long the last worker stays when there is nothing to do.
 //!
 //! A GPU that idles costs its time; one that is let go costs its start when the next message comes, and where the start
-//! takes longer than the target that message is late. So, as in the ski-rental problem (Karlin et al., 1988: whoever
-//! rents until the rent equals the price pays at most twice what one who knows the future pays), the worker stays idle
-//! for as long as a start takes, at least a minute because the queue's counts are approximate. It stays up to
-//! `scaleToZeroAfterSeconds` where a start would miss the target, unless the pauses that were seen are all longer than
-//! that, so that the wait would be for nothing.
+//! takes longer than the target that message is late.
+//!
+//! - Where a start is within the target only cost counts. Before enough pauses were seen, the worker stays for as long as a
+//!   start takes: as in the ski-rental problem (Karlin et al., 1988), whoever rents until the rent equals the price pays at
+//!   most twice what one who knows the future pays. Afterwards it stays for the time that would have cost least over the
+//!   pauses that were seen, each costing the pause itself if it is shorter, and that time and a start if it is longer.
+//! - Where a start would miss the target the worker stays for `scaleToZeroAfterSeconds`, unless the pauses that were seen
+//!   are all longer than that, so that the wait would be for nothing.
+//!
+//! At least a minute, because the queue's counts are approximate, and never longer than `scaleToZeroAfterSeconds`.
 
 use super::estimate::Samples;
 use super::need::brief;
@@ -29,17 +34,26 @@ pub(super) fn warmth(longest: f64, target: Option<f64>, ready_seconds: f64, gaps
     let Some(target) = target else {
         return Warmth { seconds: longest, words: "scaleToZeroAfterSeconds".into() };
     };
+    let (seen, short) = gaps.at_most(longest);
     if ready_seconds <= target {
         let words = format!("a start takes {start} s and is within the target");
-        return Warmth { seconds: within, words };
+        let seconds = if seen >= ENOUGH { cheapest(LEAST.min(longest), longest, ready_seconds, gaps) } else { within };
+        return Warmth { seconds, words };
     }
-    let (seen, short) = gaps.at_most(longest);
     if seen >= ENOUGH && short == 0 {
         let words = format!("the last {seen} pauses were all longer than scaleToZeroAfterSeconds");
         return Warmth { seconds: within, words };
     }
     let words = format!("a start takes {start} s and would miss the target, so scaleToZeroAfterSeconds counts");
     Warmth { seconds: longest, words }
+}
+
+/// The time to stay that would have cost least: the least, or just as long as one of the pauses.
+fn cheapest(least: f64, longest: f64, ready_seconds: f64, gaps: &Samples<8>) -> f64 {
+    let cost =
+        |stay: f64| -> f64 { gaps.values().map(|gap| if gap <= stay { gap } else { stay + ready_seconds }).sum() };
+    let stays = gaps.values().filter(|gap| (least..=longest).contains(gap));
+    std::iter::once(least).chain(stays).min_by(|a, b| cost(*a).total_cmp(&cost(*b))).unwrap_or(least)
 }
 
 #[cfg(test)]
@@ -65,6 +79,9 @@ mod tests {
             (3600.0, Some(60.0), 180.0, &[900.0, 1200.0, 600.0, 7200.0], 3600.0, "most pauses are short"),
             (3600.0, Some(60.0), 180.0, &hours, 180.0, "no pause was that short"),
             (3600.0, Some(60.0), 180.0, &hours[..3], 3600.0, "three pauses say nothing"),
+            (3600.0, Some(600.0), 180.0, &[900.0, 500.0, 800.0, 700.0], 60.0, "pauses are long: a start is cheaper"),
+            (3600.0, Some(600.0), 180.0, &[90.0, 70.0, 80.0, 900.0], 90.0, "most are short: as long as those"),
+            (3600.0, Some(600.0), 20.0, &[90.0, 70.0, 80.0, 900.0], 60.0, "a start costs less than any pause"),
             (300.0, None, 10.0, &[], 300.0, "without a target the spec's word"),
         ] {
             let warmth = warmth(longest, target, ready, &gaps(pauses));

@@ -40,6 +40,7 @@ pub fn balance(lab: &Lab, due: &BTreeMap<String, Due>) -> Totals {
         let record: ResultRecord = serde_json::from_slice(&object.body).unwrap();
         match (due, record.status) {
             (Due::Value(value), JobStatus::Completed) => {
+                // a FAILED record may be replaced by the next attempt's; this one is final
                 assert_eq!(object.puts, 1, "{job_id} was committed {} times", object.puts);
                 assert_eq!(record.value.as_ref(), Some(value), "{job_id} has a wrong value");
                 totals.completed += 1;
@@ -65,10 +66,5 @@ pub fn balance(lab: &Lab, due: &BTreeMap<String, Due>) -> Totals {
     if totals.failed + totals.quarantined == 0 {
         assert!(dead.messages.is_empty(), "healthy messages in the dead-letter queue: {:?}", dead.messages);
     }
-    let replaced = lab.count(|event| {
-        let Event::Put { key, put, .. } = event else { return false };
-        *put == millrace_aws_model::Put::Replaced && key.ends_with(".record.json")
-    });
-    assert!(replaced <= totals.failed + totals.quarantined, "a final record was replaced");
     totals
 }

@@ -72,7 +72,8 @@ impl Millrace {
             spec,
             slots,
             begin,
-            instant: Instant::now(),
+            // The same for all runs, so that rounding is too.
+            instant: clock::origin(),
             history: History::default(),
             reading: None,
             next_poll: begin + first,

@@ -36,6 +36,30 @@ fn it_is_the_same_each_time() {
     assert_eq!(burst(3.0), burst(3.0));
 }
 
+/// kedacore/keda#7327: a day of single messages minutes apart, and starts of two to three minutes.
+#[test]
+fn sparse_messages_that_may_not_wait_for_a_start_cost_one_start_a_day() {
+    use super::super::super::trace::{Spread, expand, parse};
+    let rows = parse(include_str!("../../../../bench/traces/keda_7327.csv")).unwrap();
+    let spread = Spread { step: Some(0.0), service: Some(30.0), service_cv: 0.3 };
+    let trace = expand(&rows, spread, &mut super::super::super::random::Random::new(1, Stream::Trace)).unwrap();
+    let base = setup();
+    let cluster =
+        super::super::super::args::ClusterArgs { ready_seconds: 150.0, count_lag_seconds: 3.0, ..base.cluster };
+    let setup = Setup { cluster, ..base };
+    let played = |target: i32, to_zero: i32| {
+        let scaling = serde_json::json!({
+            "target": { "queueDelaySeconds": target }, "scaleToZeroAfterSeconds": to_zero, "maxReplicas": 3
+        });
+        let mut policy = Millrace::new(validated(&[("/spec/scaling", scaling)]), 1, 0.0, 3.0);
+        engine::run(&setup, &trace, &mut policy)
+    };
+    let warm = played(60, 1800);
+    assert_eq!(warm.pods.len(), 1, "a start misses the target, and no pause is longer than the time to stay");
+    let cold = played(300, 1800);
+    assert!(cold.pods.len() > 50 && cold.pod_seconds() < warm.pod_seconds() / 2.0, "{} starts", cold.pods.len());
+}
+
 #[test]
 fn a_worker_tells_what_a_real_one_tells() {
     let spec = validated(&[]);
