@@ -17,8 +17,8 @@ demo: ## from nothing to pictures; MODEL=stabilityai/sdxl-turbo takes a real mod
 test: ## everything: lint, unit, integration with LocalStack, charts, docs, end to end
 	@e2e/kind/test
 
-soak: ## what takes long: 100,000 messages with faults, 1,000 SIGTERMs
-	@e2e/kind/test soak
+soak: ## what takes long: 100,000 messages with faults, 1,000 SIGTERMs, 200 scale-downs under load
+	@e2e/kind/test build cluster soak
 
 e2e: ## only the end-to-end tests, with the cluster that they need
 	@e2e/kind/test build cluster e2e

@@ -93,9 +93,26 @@ impl<'a> Consumer<'a> {
         .await
     }
 
+    /// Waits until it has no such condition.
+    pub async fn await_no_condition(&self, kind: &str) -> Result<()> {
+        eventually(format!("{}: it is not {kind}", self.name), async || {
+            let conditions = self.status().await?.conditions;
+            ensure!(conditions.iter().all(|c| c.type_ != kind), "{conditions:?}");
+            Ok(())
+        })
+        .await
+    }
+
     /// Its Deployment.
     pub async fn deployment(&self) -> Result<Deployment> {
         Ok(self.lab.api::<Deployment>().get(&self.name).await?)
+    }
+
+    /// Changes its Deployment's count, as `kubectl scale` would.
+    pub async fn scale_by_hand(&self, replicas: i32) -> Result<()> {
+        let patch = Patch::Merge(json!({ "spec": { "replicas": replicas } }));
+        self.lab.api::<Deployment>().patch_scale(&self.name, &PatchParams::default(), &patch).await?;
+        Ok(())
     }
 
     /// The worker counts that are asked for from now on.
@@ -158,14 +175,25 @@ impl<'a> Consumer<'a> {
         Ok(completed)
     }
 
-    /// Its Events, oldest first, as `reason: message`.
-    pub async fn events(&self) -> Result<Vec<String>> {
+    async fn all_events(&self) -> Result<Vec<Event>> {
         let about = format!("involvedObject.kind=QueueConsumer,involvedObject.name={}", self.name);
         let mut events = self.lab.api::<Event>().list(&ListParams::default().fields(&about)).await?.items;
         events.sort_by_key(|event| event.event_time.clone().map(|time| time.0));
+        Ok(events)
+    }
+
+    /// Its Events, oldest first, as `reason: message`.
+    pub async fn events(&self) -> Result<Vec<String>> {
         let line =
             |event: Event| format!("{}: {}", event.reason.unwrap_or_default(), event.message.unwrap_or_default());
-        Ok(events.into_iter().map(line).collect())
+        Ok(self.all_events().await?.into_iter().map(line).collect())
+    }
+
+    /// How often an Event of this reason was told: those alike are one object that counts.
+    pub async fn told(&self, reason: &str) -> Result<i32> {
+        let events = self.all_events().await?;
+        let alike = events.iter().filter(|event| event.reason.as_deref() == Some(reason));
+        Ok(alike.map(|event| event.series.as_ref().and_then(|series| series.count).unwrap_or(1)).sum())
     }
 
     /// Waits for an Event that begins so and says these words. Events follow the status that they speak of.

@@ -15,7 +15,7 @@ use kube::{Api, Client, ResourceExt as _};
 use serde_json::{Value, json};
 
 use crate::wait::within;
-use crate::{Consumer, Manifest, report};
+use crate::{Consumer, Manifest, report, soaking};
 
 /// LocalStack as pods reach it; tests reach it at `MILLRACE_E2E_ENDPOINT`.
 pub const IN_CLUSTER: &str = "http://localstack.localstack:4566";
@@ -26,7 +26,7 @@ pub(crate) const CREDENTIALS: &str = "aws-credentials";
 
 /// GPUs that the consumers of each scenario may ask for together. All scenarios but those of tests/serial run at the
 /// same time, and the two nodes for workers offer 16 each.
-pub const GPUS: [(&str, i32); 21] = [
+pub const GPUS: [(&str, i32); 30] = [
     ("happy-path", 3),
     ("invalid-specs", 1),
     ("bad-messages", 2),
@@ -46,11 +46,20 @@ pub const GPUS: [(&str, i32); 21] = [
     ("poison-message", 2),
     ("crash-poison", 2),
     ("fifo-order", 1),
+    ("fifo-one-group", 0),
+    ("scale-down-busy", 0),
+    ("sparse-queue", 0),
+    ("gpu-budget", 0),
+    ("always-failing-model", 3),
+    ("throttled-sqs", 0),
+    ("dry-run", 0),
     ("operator-restart", 4),
     ("drain-node", 2),
+    ("spot-interruption", 2),
+    ("operator-ha", 0),
 ];
 
-/// No scenario takes longer, even where each of its waits ends just in time.
+/// No scenario takes longer, even where each of its waits ends just in time; a soak may take four times that.
 const LONGEST: Duration = Duration::from_mins(15);
 /// How long a pod's server may take to answer.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -87,7 +96,8 @@ impl std::fmt::Debug for KubeClient {
 /// Where the scenario fails, or where there is no cluster for it.
 pub async fn scenario(name: &str, body: impl AsyncFnOnce(&Lab) -> Result<()>) {
     let lab = Lab::new(name).await.unwrap_or_else(|error| panic!("scenario {name} has no place to run: {error:#}"));
-    let ended = AssertUnwindSafe(within(LONGEST, Box::pin(body(&lab)))).catch_unwind().await;
+    let longest = if soaking() { LONGEST * 4 } else { LONGEST };
+    let ended = AssertUnwindSafe(within(longest, Box::pin(body(&lab)))).catch_unwind().await;
     let failed = !matches!(ended, Ok(Ok(())));
     if failed {
         report::print(&lab).await;
@@ -228,16 +238,36 @@ impl Lab {
 
     /// `kill -9` for the main process of a pod's container, on the node.
     pub fn kill(&self, pod: &Pod) -> Result<()> {
-        let name = pod.name_any();
-        let node = pod.spec.as_ref().and_then(|s| s.node_name.as_ref()).context("the pod is on no node")?;
-        let status = pod.status.as_ref().and_then(|s| s.container_statuses.as_ref()?.first());
-        let id = status.and_then(|c| c.container_id.as_ref()?.strip_prefix("containerd://"));
-        let id = id.with_context(|| format!("pod {name} has no container"))?;
-        let mut kill = Command::new("docker");
-        kill.args(["exec", node, "ctr", "--namespace", "k8s.io", "tasks", "kill", "--signal", "SIGKILL", id]);
-        let output = kill.output().context("docker exec")?;
-        ensure!(output.status.success(), "{kill:?}: {}", String::from_utf8_lossy(&output.stderr));
-        eprintln!("killed the container of pod {name}");
+        on_node(pod, &["kill", "--signal", "SIGKILL"])?;
+        eprintln!("killed the container of pod {}", pod.name_any());
         Ok(())
     }
+
+    /// Stops the clock of a pod's container, on the node: it neither works nor notices.
+    pub fn freeze(&self, pod: &Pod) -> Result<()> {
+        on_node(pod, &["pause"])?;
+        eprintln!("froze the container of pod {}", pod.name_any());
+        Ok(())
+    }
+
+    /// Lets a container go on that was frozen.
+    pub fn thaw(&self, pod: &Pod) -> Result<()> {
+        on_node(pod, &["resume"])?;
+        eprintln!("thawed the container of pod {}", pod.name_any());
+        Ok(())
+    }
+}
+
+/// Does something to a pod's container.
+fn on_node(pod: &Pod, what: &[&str]) -> Result<()> {
+    let name = pod.name_any();
+    let node = pod.spec.as_ref().and_then(|s| s.node_name.as_ref()).context("the pod is on no node")?;
+    let status = pod.status.as_ref().and_then(|s| s.container_statuses.as_ref()?.first());
+    let id = status.and_then(|c| c.container_id.as_ref()?.strip_prefix("containerd://"));
+    let id = id.with_context(|| format!("pod {name} has no container"))?;
+    let mut command = Command::new("docker");
+    command.args(["exec", node, "ctr", "--namespace", "k8s.io", "tasks"]).args(what).arg(id);
+    let output = command.output().context("docker exec")?;
+    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
 }

@@ -92,6 +92,18 @@ impl Manifest {
         self.with("/spec/scaling/minReplicas", least.into()).with("/spec/scaling/maxReplicas", most.into())
     }
 
+    /// Its workers on as many nodes as there are, where that is possible.
+    #[must_use]
+    pub fn spread(self) -> Self {
+        let term = json!({
+            "topologyKey": "kubernetes.io/hostname",
+            "labelSelector": { "matchLabels": { "app.kubernetes.io/instance": self.0["metadata"]["name"] } },
+        });
+        let preferred = json!([{ "weight": 100, "podAffinityTerm": term }]);
+        let affinity = json!({ "podAntiAffinity": { "preferredDuringSchedulingIgnoredDuringExecution": preferred } });
+        self.with("/spec/worker/affinity", affinity)
+    }
+
     /// The manifest as it would be sent.
     pub fn json(&self) -> &Value {
         &self.0

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use aws_sdk_sqs::types::{QueueAttributeName as Name, SendMessageBatchRequestEntry};
+use futures::{StreamExt as _, TryStreamExt as _};
 use serde_json::json;
 
 use crate::{IN_CLUSTER, Lab, REGION, eventually};
@@ -14,6 +15,8 @@ use crate::{IN_CLUSTER, Lab, REGION, eventually};
 const ACCOUNT: &str = "000000000000";
 /// Receives after which SQS gives a message up, unless a scenario says otherwise.
 const MAX_RECEIVES: u32 = 5;
+/// Batches of a flood that are sent at a time.
+const AT_ONCE: usize = 8;
 
 /// A queue, which may not exist yet. It remembers what was sent to it.
 #[derive(Debug)]
@@ -138,27 +141,47 @@ impl Queue<'_> {
     async fn send_batches(&self, bodies: &[impl AsRef<str>], group: Option<&str>) -> Result<Vec<String>> {
         let mut ids = Vec::with_capacity(bodies.len());
         for chunk in bodies.chunks(10) {
-            let mut call = self.lab.sqs.send_message_batch().queue_url(self.url_here());
-            for (index, body) in chunk.iter().enumerate() {
-                let mut entry = SendMessageBatchRequestEntry::builder().id(index.to_string());
-                if let Some(group) = group {
-                    let unique = format!("{:016x}", fastrand::u64(..));
-                    entry = entry.message_group_id(group).message_deduplication_id(unique);
-                }
-                call = call.entries(entry.message_body(body.as_ref()).build()?);
-            }
-            let answer = call.send().await?;
-            ensure!(answer.failed().is_empty(), "SQS refused {:?}", answer.failed());
-            let mut sent: BTreeMap<usize, String> = BTreeMap::new();
-            for entry in answer.successful() {
-                sent.insert(entry.id().parse()?, entry.message_id().to_owned());
-            }
-            ids.extend(sent.into_values());
+            ids.extend(self.send_batch(chunk, group).await?);
         }
         ensure!(ids.len() == bodies.len(), "{} messages sent, {} ids", bodies.len(), ids.len());
         let sent = ids.iter().zip(bodies).map(|(id, body)| Sent { id: id.clone(), body: body.as_ref().to_owned() });
         self.sent.lock().unwrap_or_else(PoisonError::into_inner).extend(sent);
         Ok(ids)
+    }
+
+    async fn send_batch(&self, bodies: &[impl AsRef<str>], group: Option<&str>) -> Result<Vec<String>> {
+        let mut call = self.lab.sqs.send_message_batch().queue_url(self.url_here());
+        for (index, body) in bodies.iter().enumerate() {
+            let mut entry = SendMessageBatchRequestEntry::builder().id(index.to_string());
+            if let Some(group) = group {
+                let unique = format!("{:016x}", fastrand::u64(..));
+                entry = entry.message_group_id(group).message_deduplication_id(unique);
+            }
+            call = call.entries(entry.message_body(body.as_ref()).build()?);
+        }
+        let answer = call.send().await?;
+        ensure!(answer.failed().is_empty(), "SQS refused {:?}", answer.failed());
+        let mut sent: BTreeMap<usize, String> = BTreeMap::new();
+        for entry in answer.successful() {
+            sent.insert(entry.id().parse()?, entry.message_id().to_owned());
+        }
+        Ok(sent.into_values().collect())
+    }
+
+    /// Sends so many messages of one body in no order: too many to be kept account of. A FIFO queue gets them as one group.
+    pub async fn flood(&self, body: &str, messages: usize) -> Result<()> {
+        let group = self.fifo.then_some("flood");
+        let batches = (0..messages).step_by(10).map(|done| vec![body; (messages - done).min(10)]);
+        let sending = batches.map(async |batch| self.send_batch(&batch, group).await.map(drop));
+        futures::stream::iter(sending).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
+        eprintln!("{messages} messages are in queue {}", self.name);
+        Ok(())
+    }
+
+    /// Empties it.
+    pub async fn purge(&self) -> Result<()> {
+        self.lab.sqs.purge_queue().queue_url(self.url_here()).send().await?;
+        Ok(())
     }
 
     /// All that was ever sent to it, in order.

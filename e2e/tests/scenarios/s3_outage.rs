@@ -53,10 +53,5 @@ async fn run(lab: &Lab) -> Result<()> {
         ensure!(record.attempt == 1, "received again: {record:?}");
     }
     ensure!(consumer.completed().await? == JOBS as u64, "{} jobs were completed", consumer.completed().await?);
-    eventually("it is no longer Degraded", async || {
-        let conditions = consumer.status().await?.conditions;
-        ensure!(conditions.iter().all(|c| c.type_ != "Degraded"), "{conditions:?}");
-        Ok(())
-    })
-    .await
+    consumer.await_no_condition("Degraded").await
 }

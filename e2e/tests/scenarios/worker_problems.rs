@@ -47,12 +47,7 @@ async fn reported(consumer: &Consumer<'_>, reason: &str, words: &[&str]) -> Resu
 async fn recovered(consumer: &Consumer<'_>) -> Result<()> {
     consumer.await_ready(1).await?;
     consumer.await_condition("Ready", "True", "AsExpected", &[]).await?;
-    eventually("it is no longer Degraded", async || {
-        let conditions = consumer.status().await?.conditions;
-        ensure!(conditions.iter().all(|c| c.type_ != "Degraded"), "{conditions:?}");
-        Ok(())
-    })
-    .await
+    consumer.await_no_condition("Degraded").await
 }
 
 async fn missing_bucket(lab: &Lab) -> Result<()> {

@@ -5,10 +5,7 @@ use std::collections::BTreeSet;
 use std::process::Stdio;
 
 use anyhow::{Context as _, Result, ensure};
-use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::Api;
-use kube::api::{Patch, PatchParams};
-use millrace_e2e::{Lab, Manifest, eventually, scenario};
+use millrace_e2e::{Lab, Manifest, eventually, node_of, scenario};
 use serde_json::json;
 use tokio::process::Command;
 
@@ -21,17 +18,10 @@ async fn jobs_are_finished_or_done_elsewhere() {
 
 async fn run(lab: &Lab) -> Result<()> {
     let queue = lab.queue("jobs").await?;
-    let one_each = json!({ "podAntiAffinity": { "preferredDuringSchedulingIgnoredDuringExecution": [{
-        "weight": 100,
-        "podAffinityTerm": {
-            "topologyKey": "kubernetes.io/hostname",
-            "labelSelector": { "matchLabels": { "app.kubernetes.io/instance": "echo" } },
-        },
-    }] } });
     let manifest = Manifest::echo(lab, "echo", &queue, 1_500)
         // what is not given back is missed
         .with("/spec/queue/visibilityTimeoutSeconds", json!(900))
-        .with("/spec/worker/affinity", one_each)
+        .spread()
         .replicas(2, 2);
     let consumer = lab.apply(&manifest).await?;
     let pods = consumer.await_ready(2).await?;
@@ -65,13 +55,8 @@ async fn run(lab: &Lab) -> Result<()> {
     }
     .await;
     // whatever became of the scenario: others need the node
-    let nodes: Api<Node> = lab.all();
-    nodes.patch(drained, &PatchParams::default(), &Patch::Merge(json!({ "spec": { "unschedulable": null } }))).await?;
+    lab.free(drained).await?;
     result
-}
-
-fn node_of(pod: &Pod) -> Option<&str> {
-    pod.spec.as_ref()?.node_name.as_deref()
 }
 
 /// Not by the API: what drains a node in real life is this command, or asks as it does.

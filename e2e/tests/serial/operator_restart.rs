@@ -30,7 +30,8 @@ async fn run(lab: &Lab) -> Result<()> {
         Ok(())
     })
     .await?;
-    lab.kill(&operator.pod().await?)?;
+    let first = operator.holder().await?;
+    lab.kill(&operator.leader().await?)?;
     eventually("the operator was started anew", async || {
         let now = operator.restarts().await?;
         ensure!(now > restarts, "{now} restarts");
@@ -44,7 +45,8 @@ async fn run(lab: &Lab) -> Result<()> {
         Ok(())
     })
     .await?;
-    lab.kill(&operator.pod().await?)?;
+    operator.await_other(&first).await?;
+    lab.kill(&operator.leader().await?)?;
 
     consumer.ledger(&queue).await?.all_completed()?;
     let counts = timeline.counts();
