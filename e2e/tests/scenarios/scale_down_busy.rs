@@ -2,6 +2,7 @@
 //! once and done once. Two consumers at once: of one the bound is lowered at random while all are at work, of the other
 //! the messages grow fewer. `MILLRACE_SEED` replays a run; `MILLRACE_SOAK=1` (`make soak`) scales down ten times as often.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -30,15 +31,16 @@ async fn run(lab: &Lab) -> Result<()> {
         async { Box::pin(fewer_messages(lab, Rng::with_seed(!seed), load)).await.context("fewer messages") },
     )?;
 
-    let deletions = watch.deletions();
+    // each is seen moments after it was told
+    let deletions: BTreeMap<String, Timestamp> =
+        watch.deletions().iter().map(|deletion| (name_of(&deletion.pod), deletion.at)).collect();
     for ledger in [&bound, &load] {
         ledger.all_completed()?;
         for (_, record) in ledger.records() {
             ensure!(record.attempt == 1, "received more than once: {record:?}");
-            let gone = deletions.iter().find(|deletion| name_of(&deletion.pod) == record.worker);
+            let told = deletions.get(&record.worker);
             let finished: Timestamp = record.finished_at.parse()?;
-            // it is seen moments after it was told
-            ensure!(gone.is_none_or(|gone| finished <= gone.at), "told to go at {gone:?} with a job: {record:?}");
+            ensure!(told.is_none_or(|told| finished <= *told), "told to go at {told:?} with a job: {record:?}");
         }
     }
     eprintln!("{} workers were told to go", deletions.len());

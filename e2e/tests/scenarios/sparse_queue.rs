@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use millrace_e2e::{Consumer, Lab, Manifest, Queue, Timeline, eventually, scenario};
 use serde_json::json;
 
-const MESSAGES: usize = 3;
+const MESSAGES: usize = 2;
 
 #[tokio::test]
 async fn the_last_worker_stays_only_where_a_start_would_be_too_late() {
@@ -16,7 +16,7 @@ async fn the_last_worker_stays_only_where_a_start_would_be_too_late() {
 async fn run(lab: &Lab) -> Result<()> {
     let (hasty, patient) = (lab.queue("hasty").await?, lab.queue("patient").await?);
     let stays = lab.apply(&sparse(lab, "stays", &hasty, 1)).await?;
-    let goes = lab.apply(&sparse(lab, "goes", &patient, 600)).await?;
+    let goes = lab.apply(&sparse(lab, "goes", &patient, 60)).await?;
     for consumer in [&stays, &goes] {
         consumer.await_condition("Ready", "True", "ScaledToZero", &[]).await?;
     }
