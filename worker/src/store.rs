@@ -2,7 +2,9 @@
 //!
 //! S3 trouble never fails a job: every call here is tried again with backoff until it is answered or given up.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use aws_config::timeout::TimeoutConfig;
@@ -188,11 +190,26 @@ impl Bucket {
 
     /// Looks at the bucket until it can be read and written as it must be.
     pub async fn wait(&self, who: &str, give_up: &CancellationToken) -> Result<(), GivenUp> {
+        let writing = AtomicBool::new(false);
         let check = || async {
             self.check().await?;
-            self.check_write(who).await
+            writing.store(true, Ordering::Relaxed);
+            let written = self.check_write(who).await;
+            writing.store(false, Ordering::Relaxed);
+            written
         };
-        self.persist(check, give_up).await
+        let never = CancellationToken::new();
+        let mut checked = pin!(self.persist(check, &never));
+        tokio::select! {
+            biased;
+            checked = &mut checked => return checked,
+            () = give_up.cancelled() => {}
+        }
+        // What was put is deleted again, also by one that is told to stop meanwhile.
+        if writing.load(Ordering::Relaxed) {
+            return tokio::time::timeout(FAREWELL, checked).await.unwrap_or(Err(GivenUp));
+        }
+        Err(GivenUp)
     }
 
     /// One put under a condition.

@@ -50,7 +50,8 @@ async fn run(lab: &Lab) -> Result<()> {
     let deaths: i32 = pods.iter().map(restarts).sum();
     ensure!(deaths == DEATHS, "{deaths} deaths");
     for end in pods.iter().filter_map(last_end) {
-        ensure!(end.reason.as_deref() == Some("OOMKilled"), "another death: {end:?}");
+        // the kubelet does not always hear of the OOM killer, and then says Error
+        ensure!(end.exit_code == 137, "another death: {end:?}");
     }
     Ok(())
 }
