@@ -3,6 +3,8 @@
 use std::sync::OnceLock;
 use std::time::{Instant, SystemTime};
 
+use jiff::Timestamp;
+
 static ANCHOR: OnceLock<(Instant, f64)> = OnceLock::new();
 
 /// Lets now be that time, for a simulation. Only before anybody has asked for the time.
@@ -29,6 +31,11 @@ pub(crate) fn seconds(instant: Instant) -> f64 {
         Some(since) => at + since.as_secs_f64(),
         None => at - start.duration_since(instant).as_secs_f64(),
     }
+}
+
+/// A moment of the API server's or of a worker's clock in seconds since 1970.
+pub(crate) fn of(time: Timestamp) -> f64 {
+    time.as_millisecond() as f64 / 1e3
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use millrace_api::{QueueConsumer, ScalingMode, is_fifo};
 use crate::build::names::LABEL_INSTANCE;
 use crate::clock;
 use crate::memory::Memory;
+use crate::pod;
 use crate::queue::{Outlook, QueueAddress, Queues, Read, Reading, Trigger, interval};
 use crate::scale::History;
 use crate::validate::Validated;
@@ -161,7 +162,7 @@ fn count(pods: &[Arc<Pod>]) -> i32 {
 struct Pods {
     /// Being deleted.
     terminating: Vec<Arc<Pod>>,
-    /// Ended for good: Kubernetes keeps those that it evicted, and makes others in their place.
+    /// Ended for good.
     ended: Vec<Arc<Pod>>,
     /// All others.
     here: Vec<Arc<Pod>>,
@@ -175,10 +176,7 @@ fn pods(world: &World, consumer: &QueueConsumer) -> Pods {
     pods.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
     let (terminating, pods): (Vec<_>, Vec<_>) =
         pods.into_iter().partition(|pod| pod.metadata.deletion_timestamp.is_some());
-    let (ended, here) = pods.into_iter().partition(|pod| {
-        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-        matches!(phase, Some("Failed" | "Succeeded"))
-    });
+    let (ended, here) = pods.into_iter().partition(|pod| pod::has_ended(pod));
     Pods { terminating, ended, here }
 }
 

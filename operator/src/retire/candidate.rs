@@ -11,6 +11,7 @@ use super::marks::{GOES_FIRST, Marks};
 use super::order::Place;
 use crate::clock;
 use crate::observe::{Observed, deployment_replicas};
+use crate::pod;
 use crate::scale::Decision;
 use crate::workers::{Order, Report, activity};
 
@@ -202,12 +203,9 @@ impl Kept {
 /// Whether a container may have begun that is not known to run: one that is made on a node, for as long as that usually
 /// takes. Past that only those that never come up are left, and the rare one that had a long way is given its grace period.
 fn is_coming(pod: &Pod, now: Instant) -> bool {
-    let assigned = pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some());
-    let created = pod.metadata.creation_timestamp.as_ref().map(|time| time.0.as_millisecond() as f64 / 1e3);
-    let young = created.is_some_and(|created| clock::seconds(now) - created < COMES_UP.as_secs_f64());
-    let statuses = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
-    let mut waiting = statuses.filter_map(|container| container.state.as_ref()?.waiting.as_ref()?.reason.as_deref());
-    assigned && young && waiting.all(|reason| ["ContainerCreating", "PodInitializing"].contains(&reason))
+    let young = pod::created(pod).is_some_and(|created| clock::seconds(now) - created < COMES_UP.as_secs_f64());
+    let made = pod::containers(pod).filter_map(pod::waits_for).all(pod::is_being_made);
+    pod::is_assigned(pod) && young && made
 }
 
 /// How long ago that was.

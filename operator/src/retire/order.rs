@@ -16,6 +16,8 @@
 
 use k8s_openapi::api::core::v1::Pod;
 
+use crate::pod;
+
 use super::marks::COST;
 
 /// Where a pod stands in that order, as far as it is certain: the lower one goes first.
@@ -45,11 +47,10 @@ impl Place {
             Some("Unknown") => Phase::Unknown,
             _ => Phase::Pending,
         };
-        let conditions = status.and_then(|s| s.conditions.as_deref()).unwrap_or_default();
         Some(Self {
-            assigned: pod.spec.as_ref().and_then(|s| s.node_name.as_ref()).is_some_and(|node| !node.is_empty()),
+            assigned: pod::is_assigned(pod),
             phase,
-            ready: conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True"),
+            ready: pod::ready_since(pod).is_some(),
             cost: pod.metadata.annotations.as_ref().and_then(|a| a.get(COST)).map_or(0, |cost| parse(cost)),
         })
     }

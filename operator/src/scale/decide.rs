@@ -2,7 +2,7 @@
 //!
 //! - An unknown depth holds the count.
 //! - More workers at once and in one write, up to what can be of use (`limits.rs`); fewer only when the highest wish of
-//!   the stabilization window is lower, never fewer than are busy, and not while a rollout goes on.
+//!   the stabilization window is lower, never fewer than the jobs that are held need, and not while a rollout goes on.
 //! - Visible messages wake a consumer from zero, in-flight ones alone do not: the counts are approximate, and what is in
 //!   flight may belong to a worker that has just gone. Zero needs an empty queue and idle workers for as long as
 //!   `warmth.rs` says.
@@ -30,6 +30,8 @@ use crate::validate::Validated;
 const COMING_BACK: f64 = 60.0;
 /// Time goes by as quiet only with readings younger than this: the longest interval between two, and a little more.
 const FRESH: f64 = 45.0;
+/// A queue delay, in seconds, where none is promised and one is needed to judge by.
+const USUAL: f64 = 60.0;
 
 /// Why a count is what it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,7 +50,7 @@ pub(crate) enum Reason {
     WaitingForZero,
     /// Fewer would do, but not for long enough yet.
     Stabilizing,
-    /// Fewer would do, but these are at work.
+    /// Fewer would do, but the jobs that are held need these.
     WorkersBusy,
     /// Fewer would do, but a rollout is going on.
     RolloutInProgress,
@@ -194,7 +196,7 @@ pub(crate) fn decide_from(terms: &Terms<'_>, inputs: &Inputs, history: &History,
     let load = load(inputs, depth, &history, terms.lease, now);
     decision.oldest_seconds =
         (depth.visible > 0).then(|| load.waiting.first().map(|oldest| (now - oldest.since).max(0.0))).flatten();
-    let Need { replicas, words, .. } = need(rule, &load);
+    let Need { replicas, words } = need(rule, &load);
     let least = scaling.min_replicas.max(inputs.floor.replicas).min(scaling.max_replicas);
     let woken = from > 0 || depth.visible > 0;
     // Somebody has to receive what waits, even where it is nothing to speak of.
@@ -207,7 +209,7 @@ pub(crate) fn decide_from(terms: &Terms<'_>, inputs: &Inputs, history: &History,
     let limit = limit.filter(|limit| limit.replicas < wanted);
     let wished = limit.as_ref().map_or(wanted, |limit| limit.replicas);
     history.wish(now, wished, window);
-    let old = decision.oldest_seconds.is_some_and(|age| age > f64::from(target_of(rule).unwrap_or(60)) / 4.0);
+    let old = decision.oldest_seconds.is_some_and(|age| age > target_of(rule).unwrap_or(USUAL) / 4.0);
     // Who gets work, or all that it can take, may see the first of many messages.
     let full = inputs.pods.ready > 0 && inputs.held as f64 >= inputs.slots * f64::from(inputs.pods.ready);
     let was = std::mem::replace(&mut history.was, (inputs.busy > 0, full));
@@ -215,9 +217,7 @@ pub(crate) fn decide_from(terms: &Terms<'_>, inputs: &Inputs, history: &History,
     if wished != from || old || more || history.unsettled.is_none() {
         history.unsettled = Some(now);
     }
-    let unheld = (depth.in_flight - inputs.held).max(0);
-    let hidden = unheld > 0 && history.unheld_since.is_some_and(|since| now - since > terms.lease + COMING_BACK);
-    let idle = depth.visible == 0 && (depth.in_flight == 0 || hidden && depth.in_flight == unheld);
+    let idle = depth.visible == 0 && depth.in_flight == load.hidden;
     // A reading that is old says nothing about now.
     if !idle || inputs.busy > 0 || now - inputs.read_at > FRESH {
         history.last_active = Some(now);
@@ -256,10 +256,9 @@ pub(crate) fn decide_from(terms: &Terms<'_>, inputs: &Inputs, history: &History,
 
     // Fewer are wished for.
     let most = from.min(scaling.max_replicas).min(taken);
-    let target = target_of(rule).map(f64::from);
     let Warmth { seconds: quiet, words: why_warm } = warmth(
         f64::from(scaling.scale_to_zero_after_seconds),
-        target,
+        target_of(rule),
         history.estimates.ready_seconds(inputs.gpu),
         &history.estimates.gaps,
     );
@@ -304,9 +303,9 @@ fn at_work(inputs: &Inputs) -> i32 {
 }
 
 /// The queue delay that is promised, in seconds.
-fn target_of(rule: Rule) -> Option<i32> {
+fn target_of(rule: Rule) -> Option<f64> {
     match rule {
-        Rule::QueueDelay(target) => Some(target),
+        Rule::QueueDelay(target) => Some(f64::from(target)),
         Rule::MessagesPerReplica(_) => None,
     }
 }
@@ -318,7 +317,7 @@ fn measure(terms: &Terms<'_>, inputs: &Inputs, depth: Depth, history: &mut Histo
     history.estimates.arrivals.done(done);
     let total = depth.visible.max(0).saturating_add(depth.in_flight.max(0)).saturating_add(depth.delayed.max(0));
     let age = inputs.oldest_seconds.filter(|_| depth.visible > 0).unwrap_or_default();
-    let keep = 2.0 * f64::from(target_of(terms.rule).unwrap_or(60));
+    let keep = 2.0 * target_of(terms.rule).unwrap_or(USUAL);
     history.estimates.arrivals.read(inputs.read_at, total as f64, age, keep);
     for (name, took) in &inputs.pods.took {
         // Those that were there before this operator may have been ready more than once.

@@ -13,6 +13,7 @@ use super::budget::Grant;
 use super::schedule::{Floor, floor};
 use crate::clock;
 use crate::observe::Observed;
+use crate::pod;
 use crate::queue::Depth;
 use crate::validate::Validated;
 use crate::workers::{Report, Worker};
@@ -80,8 +81,6 @@ pub(crate) struct Pods {
     pub(crate) stuck: i32,
     /// Crashing, without an image, or with a model that cannot be loaded.
     pub(crate) broken: i32,
-    /// On nodes that are about to go.
-    pub(crate) leaving: i32,
     /// How long each ready worker took to be ready, by pod name, in seconds.
     pub(crate) took: BTreeMap<String, f64>,
     /// All of them, by name.
@@ -144,21 +143,21 @@ impl Pods {
         let mut ages = Vec::new();
         for pod in &seen.pods {
             let name = pod.name_any();
-            let age = created(pod).map_or(0.0, |created| (now - created).max(0.0));
+            let age = pod::created(pod).map_or(0.0, |created| (now - created).max(0.0));
             let state = seen.workers.iter().find(|worker| worker.pod == name).and_then(Worker::state);
             pods.names.insert(name.clone());
             let hopeless = state.is_some_and(|s| !s.ready && !s.draining && !s.problems.is_empty());
             if seen.leaving.contains(&name) {
-                pods.leaving += 1;
-            } else if let Some(ready_at) = ready_at(pod) {
+                // Its node goes: it is neither there nor on its way.
+            } else if let Some(ready_at) = pod::ready_since(pod) {
                 pods.ready += 1;
-                if let Some(created) = created(pod).filter(|_| restarts(pod) == 0) {
+                if let Some(created) = pod::created(pod).filter(|_| restarts(pod) == 0) {
                     pods.took.insert(name, (ready_at - created).max(0.0));
                 }
             } else if hopeless || is_broken(pod) {
                 pods.broken += 1;
                 pods.troubled.insert(name);
-            } else if age > patience && !is_scheduled(pod) {
+            } else if age > patience && !pod::is_assigned(pod) {
                 pods.stuck += 1;
             } else {
                 ages.push(age);
@@ -223,38 +222,20 @@ fn finds_nothing(state: &WorkerState, read_at: f64) -> bool {
     state.ready && !state.draining && state.busy < state.capacity && since.is_some_and(|since| since < read_at)
 }
 
-fn is_scheduled(pod: &Pod) -> bool {
-    pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some())
-}
-
-fn created(pod: &Pod) -> Option<f64> {
-    pod.metadata.creation_timestamp.as_ref().map(|time| time.0.as_millisecond() as f64 / 1e3)
-}
-
-fn ready_at(pod: &Pod) -> Option<f64> {
-    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
-    let ready = conditions.iter().find(|c| c.type_ == "Ready" && c.status == "True")?;
-    Some(ready.last_transition_time.as_ref().map_or(0.0, |time| time.0.as_millisecond() as f64 / 1e3))
-}
-
 fn restarts(pod: &Pod) -> i32 {
-    let statuses = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
-    statuses.map(|container| container.restart_count).max().unwrap_or_default()
+    pod::containers(pod).map(|container| container.restart_count).max().unwrap_or_default()
 }
 
 /// Its container waits for something other than its turn, or it ended badly more than once.
 fn is_broken(pod: &Pod) -> bool {
-    let statuses = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
-    statuses.filter(|container| !container.ready).any(|container| {
-        let waits = container.state.as_ref().and_then(|state| state.waiting.as_ref()?.reason.as_deref());
-        let waits = waits.is_some_and(|reason| !["ContainerCreating", "PodInitializing"].contains(&reason));
-        waits || container.restart_count >= 2
+    pod::containers(pod).filter(|container| !container.ready).any(|container| {
+        pod::waits_for(container).is_some_and(|reason| !pod::is_being_made(reason)) || container.restart_count >= 2
     })
 }
 
 /// RFC 3339 in seconds since 1970.
 fn time(text: &str) -> Option<f64> {
-    text.parse::<Timestamp>().ok().map(|time| time.as_millisecond() as f64 / 1e3)
+    text.parse::<Timestamp>().ok().map(clock::of)
 }
 
 fn mean(values: &[f64]) -> Option<f64> {

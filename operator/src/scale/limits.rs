@@ -7,7 +7,6 @@ use super::inputs::Inputs;
 const FAILING: f64 = 60.0;
 /// For how long after workers found no free message group none is added, in seconds.
 const GROUPS: f64 = 600.0;
-
 /// The part of a FIFO queue's slots that must be taken before there are more of them.
 const TAKEN: f64 = 0.5;
 

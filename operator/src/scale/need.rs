@@ -19,18 +19,18 @@ use super::estimate::Waiting;
 const TOLERANCE: f64 = 0.1;
 /// The part of the target that is planned with; the rest is for what cannot be foreseen.
 const MARGIN: f64 = 0.9;
-
 /// The part of the target that new workers are given at least.
 const LATE: f64 = 1.0 / 6.0;
 
 /// What waits and who is there to work on it.
 #[derive(Debug, Clone)]
 pub(super) struct Load {
-    /// Messages that can be received, those in flight, and of these those that nobody holds.
+    /// Messages that can be received, and those in flight.
     pub(super) visible: i64,
     pub(super) in_flight: i64,
     /// Those in flight that are hidden until they are tried again or begun.
     pub(super) hidden: i64,
+    /// Those that wait: visible, and in flight where nobody holds them and they come back.
     pub(super) backlog: f64,
     /// The backlog by age, oldest first.
     pub(super) waiting: Vec<Waiting>,
@@ -57,8 +57,6 @@ pub(super) struct Need {
     pub(super) replicas: i32,
     /// The reckoning in words.
     pub(super) words: String,
-    /// New workers would be ready too late for the target.
-    pub(super) too_late: bool,
 }
 
 pub(super) fn need(rule: Rule, load: &Load) -> Need {
@@ -75,7 +73,7 @@ fn messages_per_replica(messages: i32, load: &Load) -> Need {
     let hidden = if *hidden > 0 { format!(" − {hidden} hidden for later") } else { String::new() };
     let words =
         format!("messagesPerReplica: ({visible} visible + {in_flight} in flight{hidden}) / {messages} = {replicas}");
-    Need { replicas, words, too_late: false }
+    Need { replicas, words }
 }
 
 fn queue_delay(target: f64, load: &Load) -> Need {
@@ -105,7 +103,7 @@ fn queue_delay(target: f64, load: &Load) -> Need {
     }
     let enough = workers > there && workers <= there * (1.0 + TOLERANCE);
     let replicas = if enough { load.ready.saturating_add(load.starting) } else { whole(workers) };
-    Need { replicas, words: queue_delay_words(target, load, replicas, too_late), too_late }
+    Need { replicas, words: queue_delay_words(target, load, replicas, too_late) }
 }
 
 fn queue_delay_words(target: f64, load: &Load, replicas: i32, too_late: bool) -> String {

@@ -152,7 +152,7 @@ fn play(args: &SimulateArgs, spec: Validated, setup: &Setup, trace: &Trace) -> O
         PolicyName::Oracle => return oracle::run(setup, trace),
         PolicyName::Millrace => {
             // Schedules look at the trace's own time.
-            clock::begin_at(args.start_time.as_millisecond() as f64 / 1e3 + trace.begin);
+            clock::begin_at(clock::of(args.start_time) + trace.begin);
             Box::new(Millrace::new(spec, setup.slots, trace.begin, first))
         }
         PolicyName::Keda => {

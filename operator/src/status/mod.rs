@@ -12,6 +12,7 @@ use serde_json::json;
 
 use crate::apply::{Applied, ApplyError, FIELD_MANAGER};
 use crate::build::Resources;
+use crate::clock;
 use crate::error::{Error, within};
 use crate::observe::{Observed, deployment_replicas};
 use crate::retire::Plan;
@@ -95,9 +96,7 @@ pub(crate) fn compute(
                     .map(|age| two_digits(age) as i64),
             })
             .or(before.queue),
-        estimates: decision
-            .and_then(|d| d.history.estimates.remembered(now.as_millisecond() as f64 / 1e3))
-            .or(before.estimates),
+        estimates: decision.and_then(|d| d.history.estimates.remembered(clock::of(now))).or(before.estimates),
         last_scale: unreported.or(before.last_scale.as_ref()).cloned(),
         conditions: conditions.into_iter().map(|finding| finding.dated(&before.conditions, generation, now)).collect(),
     }

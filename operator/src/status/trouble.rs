@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::ResourceExt as _;
 
 use crate::observe::Observed;
+use crate::pod;
 
 /// Something that keeps a worker from running or from being ready.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,11 +78,11 @@ fn of_container(container: &ContainerStatus) -> Option<(String, String)> {
     // Between two waits it runs for a moment and ends: one word for all three keeps the condition from flapping.
     let crashing = times >= 2 && ended.is_some_and(|e| e.exit_code != 0);
     let reason = match reason {
-        "" | "ContainerCreating" | "PodInitializing" if crashing => "CrashLoopBackOff",
+        reason if crashing && pod::is_being_made(reason) => "CrashLoopBackOff",
         reason => reason,
     };
     match reason {
-        "" | "ContainerCreating" | "PodInitializing" => None,
+        reason if pod::is_being_made(reason) => None,
         // The kubelet alternates between the two: one word for both keeps the condition from flapping.
         "ErrImagePull" | "ImagePullBackOff" => Some(("ImagePullBackOff".into(), message)),
         "CrashLoopBackOff" => {
