@@ -14,6 +14,25 @@ pub const DRAIN_LAPSES: Duration = Duration::from_mins(1);
 /// last one taken is refused too, so that nobody can repeat one.
 pub const DRAIN_CLOCK_SKEW: Duration = Duration::from_mins(2);
 
+/// What a worker is told about new jobs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DrainOrder {
+    /// Finish what is held and take nothing new.
+    Drain,
+    /// Take jobs again.
+    Resume,
+}
+
+impl DrainOrder {
+    /// The request's method.
+    pub fn method(self) -> &'static str {
+        match self {
+            Self::Drain => "POST",
+            Self::Resume => "DELETE",
+        }
+    }
+}
+
 /// What is signed: the request's method, the worker that it is for (its pod's name), and the request's time.
 pub fn drain_text(method: &str, worker: &str, milliseconds: i64) -> String {
     format!("millrace-drain-1\n{method}\n{worker}\n{milliseconds}\n")

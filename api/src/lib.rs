@@ -27,7 +27,9 @@ mod worker;
 
 pub use callback_host::{CallbackHost, CallbackHostError, CallbackHosts, CallbackUrlError, Listing};
 pub use config::{ConsumerRef, DrainConfig, HttpConfig, ShutdownConfig, WorkerConfig};
-pub use drain::{DRAIN_CLOCK_SKEW, DRAIN_LAPSES, DRAIN_PATH, DRAIN_SIGNATURE_HEADER, DRAIN_TIME_HEADER, drain_text};
+pub use drain::{
+    DRAIN_CLOCK_SKEW, DRAIN_LAPSES, DRAIN_PATH, DRAIN_SIGNATURE_HEADER, DRAIN_TIME_HEADER, DrainOrder, drain_text,
+};
 pub use key_template::{KeyFields, KeyTemplate, KeyTemplateError};
 pub use model::{
     BatchSpec, CacheSpec, Device, EmptyDirCache, HuggingFaceSource, ModelSource, ModelSpec,

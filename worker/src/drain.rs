@@ -12,6 +12,7 @@ use axum::http::{HeaderMap, StatusCode};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use jiff::Timestamp;
+pub use millrace_api::DrainOrder as Order;
 use millrace_api::{DRAIN_CLOCK_SKEW, DRAIN_SIGNATURE_HEADER, DRAIN_TIME_HEADER, drain_text};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -51,25 +52,6 @@ impl FromStr for DrainKey {
 impl DrainKey {
     fn signed(&self, text: &str, signature: &[u8]) -> bool {
         UnparsedPublicKey::new(&ED25519, self.0).verify(text.as_bytes(), signature).is_ok()
-    }
-}
-
-/// What the operator may tell a worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Order {
-    /// Finish what is held and take nothing new.
-    Drain,
-    /// Take jobs again.
-    Resume,
-}
-
-impl Order {
-    /// The request's method.
-    pub fn method(self) -> &'static str {
-        match self {
-            Self::Drain => "POST",
-            Self::Resume => "DELETE",
-        }
     }
 }
 

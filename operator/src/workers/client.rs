@@ -7,13 +7,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use axum::body::Bytes;
 use futures::StreamExt as _;
 use futures::stream;
-use http::{Method, Request, StatusCode, Uri};
+use http::{Request, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
+pub(crate) use millrace_api::DrainOrder as Order;
 use millrace_api::{Activity, DRAIN_PATH, DRAIN_SIGNATURE_HEADER, DRAIN_TIME_HEADER, WorkerState};
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -31,24 +32,6 @@ pub(super) const WAIT: Duration = Duration::from_secs(20);
 const CONCURRENCY: usize = 32;
 /// A state with a thousand jobs is about a quarter of this.
 const MAX_BYTES: usize = 1 << 20;
-
-/// What a worker is told about new jobs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Order {
-    /// Take none.
-    Drain,
-    /// Take some again.
-    Resume,
-}
-
-impl Order {
-    fn method(self) -> Method {
-        match self {
-            Self::Drain => Method::POST,
-            Self::Resume => Method::DELETE,
-        }
-    }
-}
 
 /// A worker did not take an order.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -133,7 +116,7 @@ impl WorkerClient {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let milliseconds = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
         let method = order.method();
-        let signature = signer.sign(method.as_str(), &pod.name_any(), milliseconds);
+        let signature = signer.sign(method, &pod.name_any(), milliseconds);
         let uri = self.uri(ip, DRAIN_PATH).ok_or(DrainError::Impossible)?;
         let request = Request::builder()
             .method(method)
@@ -187,7 +170,7 @@ mod tests {
     use axum::routing::get;
     use base64::Engine as _;
     use base64::engine::general_purpose::STANDARD;
-    use http::HeaderMap;
+    use http::{HeaderMap, Method};
     use serde_json::json;
     use tokio::net::TcpListener;
 
