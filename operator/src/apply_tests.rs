@@ -109,7 +109,7 @@ impl Bench {
             history: self.memory.history.clone(),
             last_desired: 0,
         };
-        let decision = decide(&consumer, &seen, None, Instant::now());
+        let decision = decide(&consumer, &seen, Instant::now());
         let built = build(&consumer, &defaults()).unwrap();
         let plan = plan(&Inputs::of(Some(&decision), &seen, &mut self.memory.pods, false, Instant::now()));
         let applied = apply(&self.client, &consumer, built, &decision, &plan, &seen, &mut self.memory);
@@ -233,7 +233,7 @@ async fn the_plan_s_count_is_written_and_told_with_what_it_waits_for() {
     bench.scaled();
     let consumer = validated(&[by_five()]);
     let seen = Observed { deployment: bench.object(DEPLOYMENT).map(Arc::new), ..observed() };
-    let decision = crate::scale::Decision { desired: 1, ..decide(&consumer, &seen, None, Instant::now()) };
+    let decision = crate::scale::Decision { desired: 1, ..decide(&consumer, &seen, Instant::now()) };
     let waits = Some("1 of 2 workers that are to go finishes its jobs first: a".to_owned());
     let plan = crate::retire::Plan { replicas: 3, waits, ..Default::default() };
     let built = build(&consumer, &defaults()).unwrap();

@@ -207,16 +207,13 @@ async fn act<R: Read>(
     };
     let now = Instant::now();
     // What it needs is claimed before it is said what it gets.
-    let needed = decide(&validated, seen, None, now);
+    let needed = decide(&validated, seen, now);
     let claim = Claim::of(&validated, seen, &needed);
-    if claim.is_none() {
-        context.ledger.forget(&ObjectRef::from(&**consumer));
-    }
-    let decision = match claim.and_then(|claim| context.ledger.claim(&ObjectRef::from(&**consumer), claim, trigger)) {
-        Some(grant) => decide(&validated, seen, Some(grant), now),
+    let decision = match context.ledger.claim(&hands.key, claim, trigger) {
+        Some(grant) => needed.granted(&validated, seen, grant, now),
         None => needed,
     };
-    context.metrics.decided(&ObjectRef::from(&**consumer), &decision);
+    context.metrics.decided(&hands.key, &decision);
     let mut plan = plan(&Inputs::of(Some(&decision), seen, &mut memory.pods, workers.signs(), now));
     let depth = seen.reading.depth.as_ref().ok().copied();
     let news = depth.is_some() && memory.depth != depth;
@@ -234,7 +231,7 @@ async fn act<R: Read>(
     if let Some(scale) = &memory.unreported {
         // A change that waited for the end of a window says nothing about how fast a reading is acted on.
         let latency = news.then(|| seen.reading.at.elapsed());
-        context.metrics.scaled(&ObjectRef::from(&**consumer), scale.from, scale.to, latency);
+        context.metrics.scaled(&hands.key, scale.from, scale.to, latency);
     } else {
         memory.unreported = unreported;
     }

@@ -66,7 +66,7 @@ async fn a_change_of_the_count_is_told_until_a_status_has_it() {
     let memory = context.memories.of(&ObjectRef::from(&*consumer));
     let mut memory = memory.lock().await;
     memory.unreported = serde_json::from_value(scale.clone()).unwrap();
-    let decision = Box::new(decide(&validated(&[]), &seen, None, Instant::now()));
+    let decision = Box::new(decide(&validated(&[]), &seen, Instant::now()));
     let refused = ApplyError::Refused { kind: "PodDisruptionBudget", name: "sdxl".into(), message: "no".into() };
     let outcome = Outcome::Failed(decision, refused);
     let first = tell(&consumer, &context, &seen, &outcome, &mut memory).await;

@@ -145,7 +145,7 @@ fn what_the_deployment_says() {
         });
         let seen =
             Observed { deployment: Some(Arc::new(serde_json::from_value(deployment).unwrap())), pods, ..observed() };
-        let decision = decide(&validated(&[]), &seen, None, Instant::now());
+        let decision = decide(&validated(&[]), &seen, Instant::now());
         (decision.desired, Inputs::of(Some(&decision), &seen, &mut HashMap::new(), true, Instant::now()))
     };
     let (desired, inputs) = of(json!({ "observedGeneration": 2, "replicas": 3, "updatedReplicas": 3 }), Vec::new());

@@ -128,7 +128,7 @@ impl Ledger {
     /// for each watched scope: until all have told, nobody gets more than it holds.
     pub(crate) fn note(&self, held: impl IntoIterator<Item = (Key, Claim)>, trigger: &Trigger) {
         let mut claims = self.claims();
-        for (key, claim) in held {
+        for (key, claim) in held.into_iter().filter(|(_, claim)| self.budgets.0.contains_key(&claim.resource)) {
             let promised = claim.held;
             claims.entry(key).or_insert_with(|| Entry { claim, promised, trigger: trigger.clone() });
         }
@@ -141,8 +141,9 @@ impl Ledger {
 
     /// Claims, and says what may be had; none where these GPUs are not limited. Others whose share or room changes by
     /// it are woken.
-    pub(crate) fn claim(&self, key: &Key, claim: Claim, trigger: &Trigger) -> Option<Grant> {
-        let Some(budget) = self.budgets.0.get(&claim.resource).copied() else {
+    pub(crate) fn claim(&self, key: &Key, claim: impl Into<Option<Claim>>, trigger: &Trigger) -> Option<Grant> {
+        let limited = claim.into().and_then(|claim| Some((*self.budgets.0.get(&claim.resource)?, claim)));
+        let Some((budget, claim)) = limited else {
             // It may have used GPUs that are limited before.
             self.forget(key);
             return None;
@@ -181,14 +182,9 @@ impl Ledger {
             for (other, entry) in
                 claims.iter().filter(|(other, entry)| *other != key && entry.claim.resource == resource)
             {
-                // Who has what it wants and no more than that has nothing to gain or lose.
-                if entry.claim.wanted != entry.claim.held {
-                    let _ = entry.trigger.send(other.clone());
-                }
-            }
-            // Those who hold more than their share now must hear of it.
-            for (other, share) in &shares {
-                if let Some(entry) = claims.get(other).filter(|entry| other != key && entry.claim.held > *share) {
+                // Who has what it wants, and no more than its share, has nothing to gain or lose.
+                let Claim { wanted, held, .. } = entry.claim;
+                if wanted != held || shares.get(other).is_some_and(|share| held > *share) {
                     let _ = entry.trigger.send(other.clone());
                 }
             }

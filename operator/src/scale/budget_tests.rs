@@ -80,6 +80,17 @@ fn only_what_is_free_is_given_and_waking_follows() {
 }
 
 #[test]
+fn gpus_without_a_budget_are_nobodys_business() {
+    let ledger = ledger(4);
+    let (trigger, mut woken) = mpsc::unbounded_channel();
+    let other = || Claim { resource: "amd.com/gpu".into(), ..claim(3, 3) };
+    ledger.note([(key("a"), other()), (key("b"), other())], &trigger);
+    assert_eq!(ledger.claim(&key("a"), other(), &trigger), None);
+    assert_eq!(ledger.claim(&key("b"), None, &trigger), None);
+    assert!(woken.try_recv().is_err(), "a start with many of them wakes none of them");
+}
+
+#[test]
 fn what_was_promised_a_moment_ago_is_not_free() {
     let ledger = ledger(4);
     let (trigger, _woken) = mpsc::unbounded_channel();

@@ -119,6 +119,12 @@ pub(crate) struct Decision {
 }
 
 impl Decision {
+    /// The same decision where a GPU budget leaves no more than that.
+    pub(crate) fn granted(self, spec: &Validated, seen: &Observed, grant: Grant, now: Instant) -> Self {
+        let inputs = Inputs { grant: Some(grant), ..self.inputs };
+        decide_from(&Terms::of(spec), &inputs, &seen.history, clock::seconds(now))
+    }
+
     /// Whether the count is to stay whatever it is, rather than to become `desired`.
     pub(crate) fn holds(&self) -> bool {
         self.reason == Reason::DepthUnknown || self.mode != ScalingMode::Active
@@ -134,11 +140,8 @@ impl Decision {
 }
 
 /// Decides from what was seen.
-pub(crate) fn decide(spec: &Validated, seen: &Observed, grant: Option<Grant>, now: Instant) -> Decision {
-    let inputs = Inputs::of(spec, seen, grant, now);
-    let lease = spec.spec().queue.visibility_timeout_seconds;
-    let terms = Terms { rule: spec.rule, scaling: &spec.spec().scaling, lease: f64::from(lease) };
-    decide_from(&terms, &inputs, &seen.history, clock::seconds(now))
+pub(crate) fn decide(spec: &Validated, seen: &Observed, now: Instant) -> Decision {
+    decide_from(&Terms::of(spec), &Inputs::of(spec, seen, now), &seen.history, clock::seconds(now))
 }
 
 /// What a spec says about scaling.
@@ -148,6 +151,13 @@ pub(crate) struct Terms<'a> {
     pub(crate) scaling: &'a ScalingSpec,
     /// The visibility timeout, in seconds.
     pub(crate) lease: f64,
+}
+
+impl<'a> Terms<'a> {
+    pub(crate) fn of(spec: &'a Validated) -> Self {
+        let lease = f64::from(spec.spec().queue.visibility_timeout_seconds);
+        Self { rule: spec.rule, scaling: &spec.spec().scaling, lease }
+    }
 }
 
 /// Decides from plain numbers: the same inputs and history give the same decision. `now` is in seconds since 1970.

@@ -97,7 +97,7 @@ pub(crate) struct Failure {
 }
 
 impl Inputs {
-    pub(super) fn of(spec: &Validated, seen: &Observed, grant: Option<Grant>, now: Instant) -> Self {
+    pub(super) fn of(spec: &Validated, seen: &Observed, now: Instant) -> Self {
         let now = clock::seconds(now);
         let states = || seen.workers.iter().filter_map(Worker::state);
         let from = seen.replicas(spec);
@@ -131,7 +131,7 @@ impl Inputs {
             failing: failing(states()),
             blocked: fifo && waits && states().any(|s| finds_nothing(s, read_at)),
             floor: floor(&spec.schedules, now),
-            grant,
+            grant: None,
         }
     }
 }

@@ -83,7 +83,7 @@ fn reports_become_numbers() {
         }),
         Worker { pod: "c".into(), report: Report::Silent },
     ];
-    let inputs = Inputs::of(&validated(&[]), &seen, None, instant);
+    let inputs = Inputs::of(&validated(&[]), &seen, instant);
     assert_eq!((inputs.busy, inputs.silent, inputs.held, inputs.slots), (3, 1, 3, 4.0));
     assert!((inputs.service_seconds.unwrap() - 5.0).abs() < 1e-9);
     assert!((inputs.oldest_seconds.unwrap() - 30.0).abs() < 0.1, "of the last receive");

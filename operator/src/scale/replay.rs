@@ -30,20 +30,20 @@ struct Record {
     history: History,
 }
 
+impl Record {
+    fn of(spec: &Validated, decision: &Decision, history: &History, now: Instant) -> Self {
+        let Terms { rule, scaling, lease } = Terms::of(spec);
+        let (inputs, history) = (decision.inputs.clone(), history.clone());
+        Self { now: clock::seconds(now), rule, scaling: scaling.clone(), lease, inputs, history }
+    }
+}
+
 /// Writes a decision into the log, where its target is logged.
 pub(crate) fn record(spec: &Validated, decision: &Decision, history: &History, now: Instant) {
     if !tracing::enabled!(target: TARGET, tracing::Level::DEBUG) {
         return;
     }
-    let record = Record {
-        now: clock::seconds(now),
-        rule: spec.rule,
-        scaling: spec.spec().scaling.clone(),
-        lease: f64::from(spec.spec().queue.visibility_timeout_seconds),
-        inputs: decision.inputs.clone(),
-        history: history.clone(),
-    };
-    let record = serde_json::to_string(&record).unwrap_or_default();
+    let record = serde_json::to_string(&Record::of(spec, decision, history, now)).unwrap_or_default();
     let Decision { from, desired, message, .. } = decision;
     tracing::debug!(target: TARGET, from, desired, reason = decision.word(), record, "{message}");
 }
@@ -79,16 +79,8 @@ mod tests {
     #[test]
     fn a_line_of_the_log_gives_the_decision_again() {
         let (spec, seen, now) = (validated(&[]), observed(), Instant::now());
-        let decision = decide(&spec, &seen, None, now);
-        let record = Record {
-            now: clock::seconds(now),
-            rule: spec.rule,
-            scaling: spec.spec().scaling.clone(),
-            lease: 120.0,
-            inputs: decision.inputs.clone(),
-            history: seen.history.clone(),
-        };
-        let record = serde_json::to_string(&record).unwrap();
+        let decision = decide(&spec, &seen, now);
+        let record = serde_json::to_string(&Record::of(&spec, &decision, &seen.history, now)).unwrap();
         let line = serde_json::json!({ "level": "DEBUG", "fields": { "record": record } });
         let mut printed = Vec::new();
         let log = format!("not JSON\n{{\"fields\":{{}}}}\n{line}\n{record}\n");

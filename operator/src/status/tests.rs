@@ -33,7 +33,7 @@ fn scaling() -> (&'static str, Value) {
 
 fn done(seen: &Observed, applied: Applied) -> Outcome {
     let consumer = validated(&[scaling()]);
-    let decision = decide(&consumer, seen, None, Instant::now());
+    let decision = decide(&consumer, seen, Instant::now());
     let Resources { service_account, config_map, mut deployment, pod_disruption_budget, .. } =
         build(&consumer, &defaults()).unwrap();
     deployment.spec.as_mut().unwrap().replicas = Some(if applied.moved { 7 } else { decision.desired });
@@ -114,7 +114,12 @@ fn what_limits_the_count_is_told() {
             let mut seen = seen(4, 4);
             change(&mut seen);
             let changes: Vec<(&str, Value)> = std::iter::once(scaling()).chain(changes.iter().cloned()).collect();
-            let decision = decide(&validated(&changes), &seen, grant, Instant::now());
+            let (spec, now) = (validated(&changes), Instant::now());
+            let decision = decide(&spec, &seen, now);
+            let decision = match grant {
+                Some(grant) => decision.granted(&spec, &seen, grant, now),
+                None => decision,
+            };
             let Outcome::Done(_, resources, plan) = done(&seen, Applied::default()) else { panic!("not done") };
             let outcome = Outcome::Done(Box::new(decision), resources, plan);
             compute(&with(&changes), &seen, &outcome, &QueueConsumerStatus::default(), None, Timestamp::UNIX_EPOCH)

@@ -213,7 +213,7 @@ impl Millrace {
             history: std::mem::take(&mut self.history),
             last_desired: sight.replicas,
         };
-        let decision = decide(&self.spec, &seen, None, self.instant(sight.now));
+        let decision = decide(&self.spec, &seen, self.instant(sight.now));
         let look = match () {
             () if seen.workers.is_empty() => PASS_RESYNC,
             () if busy || unready => PASS_WORKING,
