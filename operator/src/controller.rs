@@ -35,13 +35,15 @@ use crate::{events, http::Readiness};
 /// Passes at the same time; one QueueConsumer never has two.
 const CONCURRENCY: u16 = 16;
 /// A pass without any news, in case a watch missed some.
-const RESYNC: Duration = Duration::from_mins(5);
+pub(crate) const RESYNC: Duration = Duration::from_mins(5);
 /// The next look at workers that are at work or on their way.
-const WORKING: Duration = Duration::from_secs(5);
+pub(crate) const WORKING: Duration = Duration::from_secs(5);
 /// The next look at workers that are idle.
 const RESTING: Duration = Duration::from_secs(30);
 /// A status that tells nothing new but counts is written no more often than this.
 const COUNTS: Duration = Duration::from_secs(30);
+/// A look that waits for an end comes so much later, so that it has ended.
+pub(crate) const AFTER: Duration = Duration::from_millis(50);
 /// The next decision after the count moved under this one.
 const MOVED: Duration = Duration::from_millis(500);
 
@@ -289,10 +291,9 @@ fn next_look(seen: &Observed, outcome: &Outcome) -> Duration {
         () if busy || unready => WORKING,
         () => RESTING,
     };
-    // A little later than the end of a wait, so that it has ended.
     let decided = outcome.decision().and_then(|decision| decision.recheck);
     let planned = outcome.plan().and_then(|plan| plan.recheck);
-    let rechecks = decided.into_iter().chain(planned).map(|wait| wait + Duration::from_millis(50));
+    let rechecks = decided.into_iter().chain(planned).map(|wait| wait + AFTER);
     rechecks.fold(look, Duration::min)
 }
 

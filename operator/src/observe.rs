@@ -23,7 +23,7 @@ use crate::workers::{Report, Watched, Worker, WorkerClient};
 use crate::world::{World, child};
 
 /// Workers are asked no more often than this.
-const ASK_EVERY: Duration = Duration::from_secs(5);
+pub(crate) const ASK_EVERY: Duration = Duration::from_secs(5);
 /// A pass that comes a little early counts as on time.
 const SLACK: Duration = Duration::from_millis(500);
 

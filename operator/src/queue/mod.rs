@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use address::QueueAddress;
 pub(crate) use error::QueueError;
-pub(crate) use plan::{Outlook, interval};
+pub(crate) use plan::{JITTER, Outlook, interval};
 pub(crate) use poll::{Queues, Trigger};
 pub(crate) use read::{AwsReader, Read};
 

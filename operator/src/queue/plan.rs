@@ -10,6 +10,8 @@ const SHORTEST: Duration = Duration::from_secs(5);
 const LONGEST: Duration = Duration::from_secs(30);
 /// Where there is no target.
 const USUAL: Duration = Duration::from_secs(10);
+/// Up to this part of an interval is added at random.
+pub(crate) const JITTER: f64 = 0.1;
 /// First wait after an error, doubled at each further one.
 const FIRST_RETRY: Duration = Duration::from_secs(5);
 /// Longest wait after an error.
@@ -46,7 +48,7 @@ pub(super) fn wait(depth: &Result<Depth, QueueError>, interval: Duration, failur
         Ok(_) => interval,
         Err(_) => FIRST_RETRY.saturating_mul(1 << failures.saturating_sub(1).min(8)).min(LAST_RETRY),
     };
-    base.mul_f64(1.0 + 0.1 * jitter)
+    base.mul_f64(1.0 + JITTER * jitter)
 }
 
 #[cfg(test)]

@@ -48,8 +48,10 @@ pub(crate) fn record(spec: &Validated, decision: &Decision, history: &History, n
     tracing::debug!(target: TARGET, from, desired, reason = decision.word(), record, "{message}");
 }
 
-/// Makes decisions again from lines of the log (format json), or of records alone, and prints each.
+/// Makes decisions again from lines of the log (format json), or of records alone, and prints each. A log without any is an
+/// error: it was not told to hold them.
 pub(crate) fn replay(lines: impl BufRead, mut print: impl FnMut(&str)) -> anyhow::Result<()> {
+    let mut found = false;
     for (index, line) in lines.lines().enumerate() {
         let line = line?;
         let Ok(value) = serde_json::from_str::<Value>(&line) else { continue };
@@ -66,7 +68,12 @@ pub(crate) fn replay(lines: impl BufRead, mut print: impl FnMut(&str)) -> anyhow
         let decision = decide_from(&Terms { rule, scaling: &scaling, lease }, &inputs, &history, now);
         let Decision { from, desired, message, .. } = &decision;
         print(&format!("{from} -> {desired} {}: {message}", decision.word()));
+        found = true;
     }
+    anyhow::ensure!(
+        found,
+        "no line holds a decision: log them with MILLRACE_LOG_FORMAT=json and MILLRACE_LOG_LEVEL=info,{TARGET}=debug (the chart's logFormat and logLevel)"
+    );
     Ok(())
 }
 
@@ -89,5 +96,7 @@ mod tests {
         assert_eq!(printed, [expected.clone(), expected]);
         let other = replay(&b"{\"inputs\":1}\n"[..], |_| ()).unwrap_err();
         assert!(other.to_string().contains("line 1"), "{other}");
+        let none = replay(&b"nonsense\n"[..], |_| ()).unwrap_err();
+        assert!(none.to_string().contains("millrace_operator::decision=debug"), "{none}");
     }
 }

@@ -20,24 +20,15 @@ use super::super::outcome::Job;
 use super::super::queue::Counts;
 use super::{Look, Policy, Sight};
 use crate::clock;
-use crate::observe::Observed;
-use crate::queue::{Depth, Outlook, Reading, interval};
+use crate::controller;
+use crate::observe::{ASK_EVERY, Observed};
+use crate::queue::{Depth, JITTER, Outlook, Reading, interval};
 use crate::scale::{History, decide};
 use crate::validate::Validated;
 use crate::workers::{Report, Worker};
 
-/// The queue is read at the interval of queue/plan.rs, plus up to this part of it.
-const POLL_JITTER: f64 = 0.1;
-/// The next pass while workers work or are on their way.
-const PASS_WORKING: f64 = 5.0;
 /// The next pass while workers rest: the operator hears within a second of a job that one of them gets.
 const PASS_RESTING: f64 = 1.0;
-/// The next pass while there are no workers.
-const PASS_RESYNC: f64 = 300.0;
-/// After the end of a wait the pass comes this much later.
-const RECHECK_MARGIN: f64 = 0.05;
-/// Workers at work are asked no more often than this.
-const ASK_EVERY: f64 = 5.0;
 
 /// What workers said.
 #[derive(Debug)]
@@ -134,7 +125,7 @@ impl Millrace {
     /// Reads the queue; whether the reading differs.
     fn poll(&mut self, sight: &mut Sight<'_>) -> bool {
         let counts = sight.counts();
-        self.jitter = POLL_JITTER.mul_add(sight.random.unit(), 1.0);
+        self.jitter = JITTER.mul_add(sight.random.unit(), 1.0);
         let differs = self.reading.is_none_or(|(_, before)| before != counts);
         self.reading = Some((sight.now, counts));
         self.plan_poll(sight.replicas, sight.pods.iter().any(Pod::counts), sight.now);
@@ -147,7 +138,7 @@ impl Millrace {
         if let Some(last) = &self.asked
             && last.pods == pods
             && last.workers.iter().any(Worker::is_busy)
-            && sight.now < last.at + ASK_EVERY
+            && sight.now < last.at + ASK_EVERY.as_secs_f64()
         {
             return last.workers.clone();
         }
@@ -215,11 +206,12 @@ impl Millrace {
         };
         let decision = decide(&self.spec, &seen, self.instant(sight.now));
         let look = match () {
-            () if seen.workers.is_empty() => PASS_RESYNC,
-            () if busy || unready => PASS_WORKING,
+            () if seen.workers.is_empty() => controller::RESYNC.as_secs_f64(),
+            () if busy || unready => controller::WORKING.as_secs_f64(),
             () => PASS_RESTING,
         };
-        let recheck = decision.recheck.map_or(look, |wait| look.min(wait.as_secs_f64() + RECHECK_MARGIN));
+        let recheck =
+            decision.recheck.map_or(look, |wait| look.min(wait.as_secs_f64() + controller::AFTER.as_secs_f64()));
         self.next_pass = sight.now + recheck;
         self.reason = decision.word();
         let replicas = (!decision.holds()).then_some(decision.desired);

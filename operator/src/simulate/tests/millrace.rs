@@ -24,7 +24,7 @@ fn burst(lag: f64) -> Outcome {
 fn a_burst_is_seen_at_the_next_reading_worked_off_and_forgotten() {
     let outcome = burst(0.0);
     let first = outcome.changes.iter().find(|change| change.replicas > 0).unwrap();
-    assert!((100.0..=100.0 + 10.0 * (1.0 + POLL_JITTER)).contains(&first.at), "{first:?}");
+    assert!((100.0..=100.0 + 10.0 * (1.0 + JITTER)).contains(&first.at), "{first:?}");
     assert!(outcome.jobs.iter().all(|job| job.finished.is_some()));
     assert_eq!(outcome.changes.iter().map(|change| change.replicas).max(), Some(10));
     assert_eq!(outcome.changes.last().map(|change| change.replicas), Some(0));
