@@ -39,7 +39,7 @@ pub use output::{CallbackSpec, ConditionalWrites, OutputSpec, ReplyFormat, Reply
 pub use queue::{AllowSpec, BodyFormat, InvalidInputPolicy, MappingSpec, QueueSpec, RetrySpec};
 pub use queue_url::{QueueUrl, QueueUrlError, is_fifo};
 pub use record::{JobStatus, RecordError, RecordModel, RecordOutput, ResultRecord, Timings};
-pub use state::{Activity, Failing, JobState, Problem, Received, ServiceSeconds, WorkerState};
+pub use state::{Activity, Failing, JobProgress, JobState, Problem, Received, ServiceSeconds, WorkerState};
 
 #[cfg(feature = "kube")]
 pub use consumer::{GROUP, QueueConsumer, QueueConsumerSpec, VERSION, crd, crd_yaml};

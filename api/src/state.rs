@@ -117,6 +117,18 @@ pub struct JobState {
     pub must_end_at: String,
     /// When it was sent, RFC 3339.
     pub sent_at: String,
+    /// How far it is, where its task is computed in steps and has begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<JobProgress>,
+}
+
+/// How far a job is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobProgress {
+    /// Steps that are done, of all of its inputs.
+    pub step: u32,
+    /// Of so many.
+    pub steps: u32,
 }
 
 /// Wall time that a job holds a slot.

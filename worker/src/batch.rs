@@ -1,14 +1,18 @@
-//! Groups requests of one key, up to a size or a wait. While a batch runs, the next one gathers.
+//! Hands requests to the engine, in the order of their rank.
+//!
+//! One that knows no steps is given batches: requests of one key, up to a size or a wait; while a batch runs, the next one
+//! gathers. One that is run step by step is given each request as soon as there is a place, and nobody waits for others.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::model::thread::EngineThread;
-use crate::model::{Cancel, Item, Product, Request, RunError};
+use crate::model::{Item, Product, Request, RunError};
 use crate::slots::Outlook;
 
 /// What became of one request.
@@ -20,7 +24,7 @@ pub struct Done {
     pub began: Instant,
     /// How long the engine had its batch.
     pub took: Duration,
-    /// Its share of that: the batch's time by the batch's size.
+    /// Its share of that: the time of its batch, or of its steps, by how many shared it.
     pub share: Duration,
     /// When it came to wait.
     pub since: Instant,
@@ -55,15 +59,27 @@ pub struct Limits {
 const PRIORITY: f64 = 60.0;
 
 impl<R: Request> Batcher<R> {
-    /// Starts the task that groups and tells `outlook`; it ends when every batcher is dropped and all is done.
+    /// Starts the task that hands out and tells `outlook`; it ends when every batcher is dropped and all is done.
     pub fn start(engine: EngineThread<R>, limits: Limits, outlook: Outlook) -> Self {
         let (waiting, receiver) = mpsc::channel(limits.max_size * 2);
-        tokio::spawn(group(engine, limits, outlook, receiver));
+        match engine.ends() {
+            None => drop(tokio::spawn(group(engine, limits, outlook, receiver))),
+            Some(mut ends) => {
+                outlook.stepping(Vec::new());
+                tokio::spawn(async move {
+                    while ends.changed().await.is_ok() {
+                        let expected = ends.borrow_and_update().iter().map(|at| Instant::from_std(*at)).collect();
+                        outlook.stepping(expected);
+                    }
+                });
+                tokio::spawn(feed(engine, limits.max_size, receiver));
+            }
+        }
         Self { waiting }
     }
 
-    /// Runs one request; `cancel` gives it up.
-    pub async fn run(&self, request: Arc<R>, priority: i64, cancel: Cancel) -> Done {
+    /// Runs one request; its `cancel` gives it up.
+    pub async fn run(&self, item: Item<R>, priority: i64) -> Done {
         let (done, answer) = oneshot::channel();
         let since = Instant::now();
         let gone = move || Done {
@@ -74,7 +90,7 @@ impl<R: Request> Batcher<R> {
             since,
             could_begin: since,
         };
-        if self.waiting.send(Waiting { item: Item { request, cancel }, since, priority, done }).await.is_err() {
+        if self.waiting.send(Waiting { item, since, priority, done }).await.is_err() {
             return gone();
         }
         answer.await.unwrap_or_else(|_| gone())
@@ -122,6 +138,38 @@ async fn group<R: Request>(
             }
         }
     }
+}
+
+/// Feeds an engine that is run step by step: up to `most` requests at a time.
+async fn feed<R: Request>(engine: EngineThread<R>, most: usize, mut receiver: mpsc::Receiver<Waiting<R>>) {
+    let start = Instant::now();
+    let mut waiting: Vec<Waiting<R>> = Vec::new();
+    let mut running = FuturesUnordered::new();
+    let mut free_since = start;
+    let mut open = true;
+    while open || !waiting.is_empty() || !running.is_empty() {
+        waiting.retain(|w| !w.item.cancel.is_cancelled());
+        waiting.sort_by(|a, b| a.rank(start).total_cmp(&b.rank(start)));
+        while running.len() < most && !waiting.is_empty() {
+            running.push(join(&engine, waiting.remove(0), free_since));
+        }
+        tokio::select! {
+            next = receiver.recv(), if open => match next {
+                Some(next) => waiting.push(next),
+                None => open = false,
+            },
+            Some(()) = running.next(), if !running.is_empty() => free_since = Instant::now(),
+        }
+    }
+}
+
+async fn join<R: Request>(engine: &EngineThread<R>, waiting: Waiting<R>, free_since: Instant) {
+    let Waiting { item, since, done, .. } = waiting;
+    let began = Instant::now();
+    let (result, share) = engine.join(item).await;
+    let could_begin = since.max(free_since).min(began);
+    // a job that was given up waits no longer
+    drop(done.send(Done { result, began, took: began.elapsed(), share, since, could_begin }));
 }
 
 impl<R> Waiting<R> {

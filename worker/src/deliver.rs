@@ -188,6 +188,20 @@ impl Store {
         }
     }
 
+    /// Puts what input `index` of a job looks like meanwhile, over the one before. Nobody waits for it: what goes wrong
+    /// is logged, and the next one may do better.
+    pub async fn put_preview(&self, head: &JobHead, index: usize, preview: &Output, give_up: &CancellationToken) {
+        let number = if index == 0 { String::new() } else { format!("-{index}") };
+        let key = format!("{}{}{number}.preview.{}", self.bucket.prefix(), head.id, preview.extension);
+        let at = At { bucket: self.bucket.name(), key: &key };
+        let metadata = [(JOB_ID, head.id.as_str()), (CONSUMER, self.owner.as_str())];
+        let content = Content { body: &preview.body, content_type: preview.content_type, metadata: &metadata };
+        match self.bucket.put(at, content, &Condition::Any, give_up).await {
+            Ok(Put::Never(error)) => tracing::warn!(key, %error, "a preview was not put"),
+            Ok(Put::Done(_) | Put::Refused) | Err(GivenUp) => {}
+        }
+    }
+
     /// Looks for a job's record.
     pub async fn find(&self, job_id: &str, give_up: &CancellationToken) -> Result<Option<Found>, GivenUp> {
         self.find_at(&self.record_key(job_id), give_up).await

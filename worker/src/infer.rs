@@ -3,12 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use millrace_api::Task;
 use serde_json::{Map, Value};
 
 use crate::engines::{Loading, Served, Use, dispatch};
 use crate::job::seed_of;
-use crate::model::{Cancel, Input, Item, Product, Request};
+use crate::model::{Input, Item, Product, Request};
 
 /// One job by hand.
 #[derive(Debug)]
@@ -34,15 +36,30 @@ impl Use for ByHand {
 
     fn with<E: Served>(self) -> Self::Output {
         let input = match serde_json::from_str(&self.input) {
-            Ok(Value::Object(object)) => Input::Object(object),
+            Ok(Value::Object(mut object)) => {
+                read_files(&mut object, E::Request::OBJECT_FIELDS)?;
+                Input::Object(object)
+            }
             _ => Input::Text(self.input.clone()),
         };
         let request = E::Request::decode(&input, &Map::new(), seed_of(&self.input)).context("--input")?;
         let mut engine = E::load(&self.how)?;
-        let mut results = engine.run(&[Item { request: request.into(), cancel: Cancel::default() }]);
+        let mut results = engine.run(&[Item::new(request)]);
         let product = results.pop().context("the model gave no result")??;
         write(&product, self.output.as_deref())
     }
+}
+
+/// A field that would name an object in S3 names a file here.
+fn read_files(object: &mut Map<String, Value>, fields: &[&str]) -> anyhow::Result<()> {
+    for field in fields {
+        let Some(path) = object.get(*field).and_then(Value::as_str).map(Path::new).filter(|path| path.is_file()) else {
+            continue;
+        };
+        let content = std::fs::read(path).with_context(|| format!("--input: {field}: cannot read {}", path.display()))?;
+        object.insert((*field).to_owned(), STANDARD.encode(content).into());
+    }
+    Ok(())
 }
 
 fn write(product: &Product, to: Option<&Path>) -> anyhow::Result<()> {

@@ -2,7 +2,8 @@
 //!
 //! A message is received only with a slot for it, so receive counts are never burnt. While a batch runs nothing can join
 //! it, so slots are given again only when it is expected to end within `HORIZON`: the model then finds the next batch
-//! ready, and no message waits here while another worker is free.
+//! ready, and no message waits here while another worker is free. A model that is run step by step can be joined at any
+//! time, so there a slot is free as soon as a job leaves, or is expected to within `HORIZON`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,7 +59,7 @@ impl Slots {
         let mut model = self.outlook.model.subscribe();
         loop {
             held.mark_unchanged();
-            let until = model.borrow_and_update().soon_at();
+            let until = model.borrow_and_update().next_at(Instant::now());
             if self.free() > 0 {
                 // only now: whoever waits to be alone may hold the slot that was waited for
                 let company = Arc::clone(&self.company).read_owned().await;
@@ -69,7 +70,7 @@ impl Slots {
                 continue;
             }
             let soon = async {
-                match until.filter(|at| Instant::now() < *at) {
+                match until {
                     Some(at) => tokio::time::sleep_until(at).await,
                     None => std::future::pending().await,
                 }
@@ -99,10 +100,12 @@ impl Slots {
 
     /// How many more jobs may be received right now.
     pub fn free(&self) -> usize {
-        let may_hold = match *self.outlook.model.borrow() {
+        let soon = Instant::now() + HORIZON;
+        let may_hold = match &*self.outlook.model.borrow() {
             Model::Idle => self.capacity,
-            running if running.soon_at().is_some_and(|at| Instant::now() >= at) => self.capacity * 2,
+            Model::Running { ends_at } if ends_at.is_some_and(|at| at <= soon) => self.capacity * 2,
             Model::Running { .. } => 0,
+            Model::Stepping { ends } => self.capacity + ends.iter().filter(|at| **at <= soon).count(),
         };
         may_hold.saturating_sub(*self.held.borrow())
     }
@@ -145,22 +148,28 @@ pub struct Outlook {
     expected: Option<Duration>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Model {
     Idle,
     /// A batch runs; before the first one has ended, nothing is known of when it will.
     Running {
         ends_at: Option<Instant>,
     },
+    /// It is run step by step, and these are its requests' ends.
+    Stepping {
+        ends: Vec<Instant>,
+    },
 }
 
 impl Model {
-    /// From when on the next batch may be received.
-    fn soon_at(self) -> Option<Instant> {
-        match self {
-            Self::Idle => None,
-            Self::Running { ends_at } => ends_at.map(|at| at.checked_sub(HORIZON).unwrap_or(at)),
-        }
+    /// When, after `now`, more jobs may be received.
+    fn next_at(&self, now: Instant) -> Option<Instant> {
+        let ends = match self {
+            Self::Idle => &[],
+            Self::Running { ends_at } => ends_at.as_slice(),
+            Self::Stepping { ends } => ends.as_slice(),
+        };
+        ends.iter().map(|at| at.checked_sub(HORIZON).unwrap_or(*at)).filter(|at| *at > now).min()
     }
 }
 
@@ -171,6 +180,11 @@ impl Default for Outlook {
 }
 
 impl Outlook {
+    /// The model is run step by step, and its requests are expected to end then.
+    pub fn stepping(&self, ends: Vec<Instant>) {
+        self.model.send_replace(Model::Stepping { ends });
+    }
+
     /// A batch begins.
     pub fn begin(&self) {
         let ends_at = self.expected.map(|took| Instant::now() + took);
@@ -227,6 +241,24 @@ mod tests {
         assert_eq!(now(&slots, 10), 0);
         drop(waited);
         assert_eq!(now(&slots, 1), 1, "an ended job's slot is free, in time");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_model_that_is_run_by_steps_is_joined_as_soon_as_a_job_leaves() {
+        let (slots, outlook) = slots(2);
+        outlook.stepping(Vec::new());
+        let mut held = slots.acquire(10).await;
+        assert_eq!((held.len(), slots.free(), slots.is_gathering(0)), (2, 0, false));
+        let at = |seconds| Instant::now() + Duration::from_secs(seconds);
+        outlook.stepping(vec![at(30), at(20)]);
+        assert_eq!(slots.free(), 0);
+        drop(held.pop());
+        assert_eq!(now(&slots, 10), 1, "others run, and one can join them");
+        let began = Instant::now();
+        let next = slots.acquire(10).await;
+        assert_eq!((next.len(), began.elapsed().as_secs()), (1, 19), "one is about to end");
+        outlook.stepping(Vec::new());
+        assert_eq!(slots.free(), 0, "none was about to, after all");
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,11 +1,11 @@
 //! The worker's view of itself: what `/state` says, kept by those who know it.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use millrace_api::{Failing, JobState, Problem, Received, ServiceSeconds, WorkerState};
+use millrace_api::{Failing, JobProgress, JobState, Problem, Received, ServiceSeconds, WorkerState};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -13,6 +13,7 @@ use crate::lease::CEILING;
 use crate::message::Message;
 use crate::standing::Standing;
 use crate::time::rfc3339;
+use crate::way::Way;
 
 /// Service times kept for the mean and percentile.
 const SERVICE_WINDOW: usize = 200;
@@ -71,6 +72,8 @@ struct Held {
     sent_at: Timestamp,
     lease_expires_at: Timestamp,
     must_end_at: Timestamp,
+    /// Of each of its jobs that the model has.
+    ways: Vec<Arc<Way>>,
 }
 
 impl State {
@@ -180,6 +183,7 @@ impl State {
             sent_at: message.sent_at,
             lease_expires_at: after(message.received_at, lease),
             must_end_at: after(message.received_at, CEILING),
+            ways: Vec::new(),
         };
         let mut inner = self.inner();
         inner.jobs.insert(message.receipt_handle.clone(), held);
@@ -191,6 +195,13 @@ impl State {
         if let Some(held) = self.inner().jobs.get_mut(receipt_handle) {
             held.job_id = job_id.into();
             held.must_end_at = deadline.map_or(held.must_end_at, |deadline| deadline.min(held.must_end_at));
+        }
+    }
+
+    /// The model has it, and tells `way` how far it is.
+    pub fn follow(&self, receipt_handle: &str, way: &Arc<Way>) {
+        if let Some(held) = self.inner().jobs.get_mut(receipt_handle) {
+            held.ways.push(Arc::clone(way));
         }
     }
 
@@ -271,6 +282,10 @@ impl State {
             lease_expires_at: rfc3339(held.lease_expires_at),
             must_end_at: rfc3339(held.must_end_at),
             sent_at: rfc3339(held.sent_at),
+            progress: held.ways.iter().filter_map(|way| way.progress()).reduce(|a, b| JobProgress {
+                step: a.step + b.step,
+                steps: a.steps + b.steps,
+            }),
         };
         WorkerState {
             worker: self.worker.clone(),
@@ -319,6 +334,7 @@ mod tests {
     use millrace_api::Activity;
 
     use super::*;
+    use crate::model::Progress;
 
     #[test]
     fn a_problem_is_news_once_and_again_after_it_was_cleared() {
@@ -459,7 +475,14 @@ mod tests {
         state.hold(&message("m1", at(10), at(5)), Duration::from_secs(30));
         state.hold(&message("m2", at(11), at(3)), Duration::from_secs(30));
         state.name_job("handle of m1", "j1", Some(at(99)));
+        let way = Way::new(2, None);
+        state.follow("handle of m1", &way);
+        assert_eq!(state.snapshot().jobs[0].progress, None, "the model has not begun");
+        way.hook(0).stepped(Progress { step: 3, steps: 20 });
+        way.hook(1).stepped(Progress { step: 1, steps: 4 });
         let seen = state.snapshot();
+        assert_eq!(seen.jobs[0].progress, Some(JobProgress { step: 4, steps: 24 }));
+        assert_eq!(seen.jobs[1].progress, None);
         assert_eq!((seen.busy, seen.jobs[0].job_id.as_str()), (2, "j1"));
         assert_eq!(seen.jobs[0].lease_expires_at, "1970-01-01T00:00:40.000Z");
         assert_eq!(seen.jobs[0].must_end_at, "1970-01-01T00:01:39.000Z");

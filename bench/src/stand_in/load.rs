@@ -83,6 +83,7 @@ pub fn state(worker: &str, activity: Activity, elapsed: Duration) -> WorkerState
         lease_expires_at: ago(0),
         must_end_at: ago(0),
         sent_at: ago(12),
+        progress: None,
     };
     WorkerState {
         worker: worker.into(),

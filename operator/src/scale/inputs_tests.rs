@@ -79,6 +79,7 @@ fn reports_become_numbers() {
                 lease_expires_at: String::new(),
                 must_end_at: String::new(),
                 sent_at: String::new(),
+                progress: None,
             }];
         }),
         Worker { pod: "c".into(), report: Report::Silent },

@@ -11,6 +11,7 @@ use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use millrace_api::{JobStatus, RecordError, RecordOutput, ResultRecord, Timings};
 use serde_json::Value;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::announce::AnnounceError;
@@ -22,12 +23,13 @@ use crate::job::{Job, JobHead};
 use crate::lease::CEILING;
 use crate::message::Message;
 use crate::metrics::{Outcome, Phase};
-use crate::model::{Cancel, InvalidInput, Product, Request, RunError};
+use crate::model::{Cancel, InvalidInput, Item, Product, Request, RunError};
 use crate::pipeline::{Pipeline, Seat};
 use crate::store::GivenUp;
 use crate::suspect::Suspicion;
 use crate::telemetry::JobSpan;
 use crate::time::seconds_between;
+use crate::way::Way;
 
 /// Outputs of one job that are put at a time.
 const PUTS: usize = 4;
@@ -184,6 +186,7 @@ impl<R: Request> Pipeline<R> {
                 Err(ReadError::Invalid(error)) => return Err(error.into()),
             },
         };
+        let job = self.with_objects(attempt, job).await?;
         let requests: Vec<R> = job.requests(&self.config.worker.model.parameters)?;
         let committed = if message.receive_count == 1 {
             Box::pin(self.compute_and_commit(work, &job, requests)).await?
@@ -191,6 +194,20 @@ impl<R: Request> Pipeline<R> {
             Box::pin(self.compute_with_note(work, &job, requests)).await?
         };
         self.finish(work, &job.head, committed).await
+    }
+
+    /// Reads the objects that a job's inputs name.
+    async fn with_objects(&self, attempt: &Attempt<'_>, mut job: Job) -> Result<Job, Failure> {
+        for named in self.config.forms.objects_of(&job, R::OBJECT_FIELDS)? {
+            match self.inputs.read(&named.object, attempt.give_up).await {
+                Ok(content) => job.put_content(&named, &content),
+                Err(ReadError::GivenUp) => return Err(attempt.reason()),
+                Err(ReadError::Invalid(error)) => {
+                    return Err(job.at(named.input, InvalidInput::field(named.field, error.message)).into());
+                }
+            }
+        }
+        Ok(job)
     }
 
     /// With a note for whoever comes after a worker that dies.
@@ -319,8 +336,26 @@ impl<R: Request> Pipeline<R> {
     async fn compute(&self, work: &mut Work<'_>, job: &Job, requests: Vec<R>) -> Result<Computed, Failure> {
         let (attempt, held_since, head) = (work.attempt, work.held_since, &job.head);
         let cancel = Cancel::default();
-        let run = |request| self.batcher.run(Arc::new(request), head.priority, cancel.clone());
-        let all = join_all(requests.into_iter().map(run));
+        let (previews, mut shown) = mpsc::channel(1);
+        let way = Way::new(requests.len(), Some(previews));
+        self.state.follow(&attempt.message.receipt_handle, &way);
+        let run = |(index, request)| {
+            let hook = Some(way.hook(index));
+            self.batcher.run(Item { request: Arc::new(request), cancel: cancel.clone(), hook }, head.priority)
+        };
+        let all = join_all(requests.into_iter().enumerate().map(run));
+        let previews = async {
+            while let Some((index, preview)) = shown.recv().await {
+                self.store.put_preview(head, index, &preview, attempt.give_up).await;
+            }
+            std::future::pending().await
+        };
+        let all = async {
+            tokio::select! {
+                done = all => done,
+                never = previews => never,
+            }
+        };
         tokio::pin!(all);
         let due = async {
             match head.deadline {

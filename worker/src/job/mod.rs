@@ -12,6 +12,8 @@
 //! | object (`envelope`) | any other object: the task's own input, what is said about the job may stand beside it |
 //! | text | anything else: the task's main field |
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use millrace_api::{BodyFormat, WorkerConfig};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
@@ -67,6 +69,17 @@ pub struct Rejected {
     pub code: &'static str,
     /// Why it cannot run.
     pub error: InvalidInput,
+}
+
+/// An object that a field of an input names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named {
+    /// Which of the job's inputs.
+    pub input: usize,
+    /// Which of its fields.
+    pub field: &'static str,
+    /// The object.
+    pub object: ObjectRef,
 }
 
 /// What a message came to.
@@ -138,6 +151,30 @@ impl Forms {
         // a name that is itself at fault names nothing
         let _ = name_by_attribute(&mut head, message);
         Box::new(Rejected { head, code: INVALID_INPUT, error })
+    }
+
+    /// The objects that a job's inputs name in `fields`, as `s3://bucket/key`; an error where one may not be read.
+    pub fn objects_of(&self, job: &Job, fields: &[&'static str]) -> Result<Vec<Named>, InvalidInput> {
+        let Source::Inputs(inputs) = &job.source else { return Ok(Vec::new()) };
+        let mut found = Vec::new();
+        for (input, object) in inputs.list.iter().enumerate() {
+            let (Input::Object(map) | Input::Call { fields: map, .. }) = object else { continue };
+            for field in fields {
+                let Some(uri) = map.get(*field).and_then(Value::as_str).and_then(|text| text.strip_prefix("s3://"))
+                else {
+                    continue;
+                };
+                let wrong = |message: &str| job.at(input, InvalidInput::field(*field, message));
+                let (bucket, key) = uri.split_once('/').filter(|(bucket, key)| !bucket.is_empty() && !key.is_empty()).ok_or_else(
+                    || wrong("must be s3://bucket/key"),
+                )?;
+                self.allow.input_bucket(field, bucket).map_err(|error| job.at(input, error))?;
+                let object =
+                    ObjectRef { bucket: bucket.into(), key: key.into(), version: None, etag: None, size: None };
+                found.push(Named { input, field, object });
+            }
+        }
+        Ok(found)
     }
 
     fn find_body(&self, message: &Message) -> Result<Option<ObjectRef>, InvalidInput> {
@@ -228,6 +265,14 @@ impl Job {
         };
         let input = read().map_err(|e: InvalidInput| InvalidInput::body(format!("{object}: {}", e.message)))?;
         Ok(Self { source: Source::Inputs(Inputs::one(input)), ..self })
+    }
+
+    /// Puts an object's content, in base64, where its name was. The hash stays, which says what was asked for.
+    pub fn put_content(&mut self, named: &Named, content: &[u8]) {
+        let Source::Inputs(inputs) = &mut self.source else { return };
+        if let Some(Input::Object(map) | Input::Call { fields: map, .. }) = inputs.list.get_mut(named.input) {
+            map.insert(named.field.to_owned(), STANDARD.encode(content).into());
+        }
     }
 
     /// The task's own view of the inputs, over the consumer's `defaults`. Input i without a seed takes the job's plus i.

@@ -82,11 +82,8 @@ impl Engine for Echo {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use serde_json::json;
 
-    use super::super::Cancel;
     use super::super::fields::object;
     use super::*;
 
@@ -95,7 +92,7 @@ mod tests {
     }
 
     fn item(request: EchoRequest) -> Item<EchoRequest> {
-        Item { request: Arc::new(request), cancel: Cancel::default() }
+        Item::new(request)
     }
 
     #[test]

@@ -95,6 +95,26 @@ impl<'a> Fields<'a> {
         })
     }
 
+    /// Yes or no.
+    pub fn flag(&mut self, names: Names) -> Result<Option<bool>, InvalidInput> {
+        self.read(names, |value| value.as_bool().ok_or_else(|| format!("must be true or false, not {}", describe(value))))
+    }
+
+    /// A field that only a consumer's defaults may have, as what it says is done when the model is loaded; `why` is what
+    /// a job is told.
+    pub fn of_the_model(&mut self, names: Names, why: &str) -> Result<(), InvalidInput> {
+        self.asked.push(names);
+        match find(&self.job, names, "")? {
+            Some(Found { name, .. }) => Err(InvalidInput::field(name, why)),
+            None => find(self.defaults, names, &format!("{DEFAULTS}.")).map(|_| ()),
+        }
+    }
+
+    /// Whether the job itself has a field, and not its consumer's defaults.
+    pub fn says(&self, names: Names) -> bool {
+        names.iter().any(|name| self.job.get(*name).is_some_and(|value| !value.is_null()))
+    }
+
     /// Refuses every field that was not asked for, in the job and in the defaults.
     pub fn finish(self) -> Result<(), InvalidInput> {
         if let Some(main) = self.twice {
@@ -285,6 +305,23 @@ mod tests {
         assert_eq!(read(Fields::new(&good, "prompt", &Map::new())).unwrap(), wanted);
         let error = read(Fields::new(&twice, "prompt", &Map::new())).unwrap_err();
         assert_eq!(error.to_string(), "prompt: is given twice: as the argument and by name");
+    }
+
+    #[test]
+    fn some_fields_are_the_models_alone() {
+        let read = |job: Value, defaults: Value| {
+            let (job, defaults) = (Input::Object(object(job)), object(defaults));
+            let mut fields = Fields::new(&job, "prompt", &defaults);
+            let (says, flag) = (fields.says(&["raw"]), fields.flag(&["raw"])?);
+            fields.of_the_model(&["lora"], "is merged when the model is loaded")?;
+            fields.finish().map(|()| (says, flag))
+        };
+        assert_eq!(read(json!({"raw": true}), json!({"lora": []})), Ok((true, Some(true))));
+        assert_eq!(read(json!({"raw": null}), json!({"raw": false})), Ok((false, Some(false))));
+        let error = read(json!({"lora": []}), json!({})).unwrap_err();
+        assert_eq!(error.to_string(), "lora: is merged when the model is loaded");
+        let error = read(json!({"raw": 1}), json!({})).unwrap_err();
+        assert_eq!(error.to_string(), "raw: must be true or false, not 1");
     }
 
     #[test]

@@ -5,7 +5,9 @@
 
 pub mod echo;
 pub mod fields;
+mod session;
 pub mod source;
+pub mod stepwise;
 pub mod text_to_image;
 pub mod thread;
 
@@ -15,6 +17,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use serde_json::{Map, Value};
+
+use self::stepwise::Stepwise;
 
 /// One input of a job, before its task has looked at it.
 #[derive(Debug, Clone, PartialEq)]
@@ -67,6 +71,10 @@ impl InvalidInput {
 
 /// One job's input as its task understands it: checked before it waits for the model.
 pub trait Request: Debug + Send + Sync + Sized + 'static {
+    /// Fields of an input object that may name an object in S3, as `s3://bucket/key`: it is read beforehand, and the field
+    /// holds its content in base64 when the input is decoded.
+    const OBJECT_FIELDS: &'static [&'static str] = &[];
+
     /// Reads `input` over `defaults` (the consumer's `model.parameters`, in the job's own words). `seed` is taken by a
     /// request that names none; it is derived from the job id, so a repeat computes the same output.
     fn decode(input: &Input, defaults: &Map<String, Value>, seed: u64) -> Result<Self, InvalidInput>;
@@ -130,6 +138,24 @@ impl Cancel {
     }
 }
 
+/// How far a request is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Steps that are done.
+    pub step: u32,
+    /// Of so many.
+    pub steps: u32,
+}
+
+/// Told by an engine of a request's way, on the engine's own thread: it must be quick.
+pub trait Hook: Debug + Send + Sync {
+    /// A step is done.
+    fn stepped(&self, at: Progress);
+
+    /// What the result is going to be like; of requests that ask for it.
+    fn preview(&self, preview: Output);
+}
+
 /// A request in a batch.
 #[derive(Debug)]
 pub struct Item<R> {
@@ -137,6 +163,21 @@ pub struct Item<R> {
     pub request: Arc<R>,
     /// Set when this request is no longer wanted.
     pub cancel: Cancel,
+    /// Who wants to know how far it is.
+    pub hook: Option<Arc<dyn Hook>>,
+}
+
+impl<R> Item<R> {
+    /// A request that nobody will cancel or follow.
+    pub fn new(request: R) -> Self {
+        Self { request: Arc::new(request), cancel: Cancel::default(), hook: None }
+    }
+}
+
+impl<R> Clone for Item<R> {
+    fn clone(&self) -> Self {
+        Self { request: Arc::clone(&self.request), cancel: self.cancel.clone(), hook: self.hook.clone() }
+    }
 }
 
 /// A loaded model on its device. Lives on one OS thread and is the only owner of the device's memory.
@@ -149,6 +190,12 @@ pub trait Engine: Send + 'static {
 
     /// Runs a batch of requests with one key. Gives exactly one result per item, in order.
     fn run(&mut self, batch: &[Item<Self::Request>]) -> Vec<Result<Product, RunError>>;
+
+    /// The engine as one that can be run step by step; requests then join it and leave it between steps, and are not
+    /// batched by `run`.
+    fn stepwise(&mut self) -> Option<&mut dyn Stepwise<Self::Request>> {
+        None
+    }
 
     /// What was loaded, for the record's `model.revision` (a commit, an ETag digest); none where there is nothing to say.
     fn revision(&self) -> Option<String> {

@@ -1,35 +1,49 @@
-//! The one OS thread that owns an engine. Loading, warming up and every batch happen there.
+//! The one OS thread that owns an engine. Loading, warming up and every batch or step happen there.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
+use super::session::{Joined, Session};
 use super::{Engine, Item, LoadError, Product, Request, RunError};
 use crate::metrics::{Device, Metrics};
 
 /// A batch's results in order, and how long the engine had it.
 pub type Ran = (Vec<Result<Product, RunError>>, Duration);
 
+/// How many requests may wait for the next step beside those that run.
+const AT_THE_DOOR: usize = 64;
+
 /// Hands batches to the thread that owns the engine. When every clone is dropped, the thread ends.
 #[derive(Debug)]
 pub struct EngineThread<R> {
     calls: mpsc::Sender<Call<R>>,
     revision: Option<String>,
+    ends: Option<watch::Receiver<Vec<Instant>>>,
 }
 
 impl<R> Clone for EngineThread<R> {
     fn clone(&self) -> Self {
-        Self { calls: self.calls.clone(), revision: self.revision.clone() }
+        Self { calls: self.calls.clone(), revision: self.revision.clone(), ends: self.ends.clone() }
     }
 }
 
+/// What the thread is asked for.
 #[derive(Debug)]
-struct Call<R> {
-    batch: Vec<Item<R>>,
-    answer: oneshot::Sender<Ran>,
+enum Call<R> {
+    /// A batch, of an engine that knows no steps.
+    Batch(Vec<Item<R>>, oneshot::Sender<Ran>),
+    /// A request that joins the next step.
+    Join(Item<R>, oneshot::Sender<Joined>),
+}
+
+/// What the thread tells when it has loaded.
+struct Loaded {
+    revision: Option<String>,
+    stepwise: bool,
 }
 
 impl<R: Request> EngineThread<R> {
@@ -38,17 +52,19 @@ impl<R: Request> EngineThread<R> {
         load: impl FnOnce() -> Result<E, LoadError> + Send + 'static,
         metrics: Arc<Metrics>,
     ) -> Result<Self, LoadError> {
-        let (calls, receiver) = mpsc::channel(1);
+        let (calls, receiver) = mpsc::channel(AT_THE_DOOR);
         let (loaded, answer) = oneshot::channel();
+        let (ends, expected) = watch::channel(Vec::new());
         let own = move || {
             let began = Instant::now();
             let ready = load_and_warm(load);
             metrics.device(Device::Starting, began.elapsed().as_secs_f64());
             match ready {
-                Ok(engine) => {
+                Ok(mut engine) => {
+                    let told = Loaded { revision: engine.revision(), stepwise: engine.stepwise().is_some() };
                     // if nobody waits any more, `calls` is dropped too and the loop below ends at once
-                    drop(loaded.send(Ok(engine.revision())));
-                    serve(engine, receiver, &metrics);
+                    drop(loaded.send(Ok(told)));
+                    serve(engine, receiver, &metrics, &ends);
                 }
                 Err(error) => drop(loaded.send(Err(error))),
             }
@@ -56,8 +72,8 @@ impl<R: Request> EngineThread<R> {
         let spawned = thread::Builder::new().name("engine".into()).spawn(own);
         spawned.map_err(|e| LoadError { reason: "ThreadFailed", message: format!("cannot start a thread: {e}") })?;
         let died = || LoadError { reason: "ModelCrashed", message: "the model's thread ended while it loaded".into() };
-        let revision = answer.await.map_err(|_| died())??;
-        Ok(Self { calls, revision })
+        let Loaded { revision, stepwise } = answer.await.map_err(|_| died())??;
+        Ok(Self { calls, revision, ends: stepwise.then_some(expected) })
     }
 
     /// The same engine, under the revision that its source gave it, which is exacter than what the engine can tell.
@@ -71,16 +87,44 @@ impl<R: Request> EngineThread<R> {
         self.revision.as_deref()
     }
 
+    /// Of an engine that is run step by step: when each request that it runs is expected to end. None of one that is
+    /// given batches.
+    pub fn ends(&self) -> Option<watch::Receiver<Vec<Instant>>> {
+        self.ends.clone()
+    }
+
     /// Runs a batch of requests with one key; waits for its turn.
     pub async fn run(&self, batch: Vec<Item<R>>) -> Ran {
         let size = batch.len();
         let (answer, ran) = oneshot::channel();
-        let gone = || (vec![Err(RunError::Model("the model's thread has ended".into())); size], Duration::ZERO);
-        if self.calls.send(Call { batch, answer }).await.is_err() {
+        let gone = || (vec![Err(ended()); size], Duration::ZERO);
+        if self.calls.send(Call::Batch(batch, answer)).await.is_err() {
             return gone();
         }
         ran.await.unwrap_or_else(|_| gone())
     }
+
+    /// Runs one request on an engine that knows steps; it joins those that run already.
+    pub async fn join(&self, item: Item<R>) -> (Result<Product, RunError>, Duration) {
+        let (answer, joined) = oneshot::channel();
+        if self.calls.send(Call::Join(item, answer)).await.is_err() {
+            return (Err(ended()), Duration::ZERO);
+        }
+        match joined.await {
+            Err(_) => (Err(ended()), Duration::ZERO),
+            Ok(Joined { result: Err(error), share }) => (Err(error), share),
+            Ok(Joined { result: Ok(finish), share }) => {
+                // the engine goes on with its next step meanwhile
+                let finished = tokio::task::spawn_blocking(finish).await;
+                let crashed = |error| Err(RunError::Model(format!("the result could not be written: {error}")));
+                (finished.unwrap_or_else(crashed), share)
+            }
+        }
+    }
+}
+
+fn ended() -> RunError {
+    RunError::Model("the model's thread has ended".into())
 }
 
 fn load_and_warm<E: Engine>(load: impl FnOnce() -> Result<E, LoadError>) -> Result<E, LoadError> {
@@ -96,17 +140,40 @@ fn load_and_warm<E: Engine>(load: impl FnOnce() -> Result<E, LoadError>) -> Resu
         .unwrap_or_else(|panic| Err(LoadError { reason: "ModelCrashed", message: panic_text(panic.as_ref()) }))
 }
 
-fn serve<E: Engine>(mut engine: E, mut calls: mpsc::Receiver<Call<E::Request>>, metrics: &Metrics) {
+fn serve<E: Engine>(
+    mut engine: E,
+    mut calls: mpsc::Receiver<Call<E::Request>>,
+    metrics: &Metrics,
+    ends: &watch::Sender<Vec<Instant>>,
+) {
     let mut idle_since = Instant::now();
     while let Some(call) = calls.blocking_recv() {
         let began = Instant::now();
         metrics.device(Device::Idle, (began - idle_since).as_secs_f64());
-        metrics.batch_size.observe(call.batch.len() as f64);
-        let results = run_in_halves(&mut engine, &call.batch);
+        match call {
+            Call::Batch(batch, answer) => {
+                metrics.batch_size.observe(batch.len() as f64);
+                let results = run_in_halves(&mut engine, &batch);
+                let took = began.elapsed();
+                metrics.device(Device::Busy, took.as_secs_f64());
+                // whoever asked may have given up
+                drop(answer.send((results, took)));
+            }
+            Call::Join(item, answer) => {
+                if let Some(stepwise) = engine.stepwise() {
+                    let mut session = Session::new(stepwise, metrics, ends);
+                    session.admit(item, answer);
+                    while session.is_running() {
+                        // a batch among them is nobody's: whoever sends them knows which kind of engine this is
+                        while let Ok(Call::Join(item, answer)) = calls.try_recv() {
+                            session.admit(item, answer);
+                        }
+                        session.step();
+                    }
+                }
+            }
+        }
         idle_since = Instant::now();
-        metrics.device(Device::Busy, (idle_since - began).as_secs_f64());
-        // whoever asked may have given up
-        drop(call.answer.send((results, idle_since - began)));
     }
 }
 
@@ -131,7 +198,7 @@ fn run_in_halves<E: Engine>(engine: &mut E, batch: &[Item<E::Request>]) -> Vec<R
     results
 }
 
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+pub(super) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(ToString::to_string);
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".into())
 }
@@ -140,7 +207,7 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
 mod tests {
     use serde_json::{Map, Value};
 
-    use super::super::{Cancel, Input, InvalidInput};
+    use super::super::{Input, InvalidInput};
     use super::*;
 
     #[derive(Debug)]
@@ -187,7 +254,7 @@ mod tests {
             "consumer: {namespace: a, name: b}\nqueue: {url: 'http://h/0/q'}\nmodel: {task: Echo}\noutput: {bucket: b}";
         let metrics = Arc::new(Metrics::new(&serde_yaml::from_str(text).unwrap()));
         let thread = EngineThread::start(move || Ok(engine), metrics).await.unwrap();
-        let item = |n: &u64| Item { request: Arc::new(Number(*n)), cancel: Cancel::default() };
+        let item = |n: &u64| Item::new(Number(*n));
         let (results, _) = thread.run(numbers.iter().map(item).collect()).await;
         let sizes = sizes.lock().unwrap().clone();
         (results, sizes)

@@ -1,15 +1,18 @@
-//! Loads a model folder: reads every component's own config, so one code serves all sizes of the family.
+//! Loads a model folder: reads every component's own config, so one code serves all sizes of all families.
 
 use std::path::Path;
 
 use candle_core::{DType, Device};
 use millrace_api::{Device as DeviceChoice, Precision};
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::folder::{Folder, corrupt, unsupported};
-use super::pipeline::Pipeline;
+use super::pipeline::{Family, Pipeline, Sdxl};
+use super::room::Room;
 use super::scheduler::Scheduler;
-use super::text_encoder::{self, TextEncoder};
+use super::text::Reader;
+use super::text_encoder::{self, Layer, TextEncoder};
 use super::tokenizer::Tokenizer;
 use super::unet::UNet;
 use super::vae::Vae;
@@ -17,7 +20,13 @@ use super::{TextToImage, device, unet_config, vae};
 use crate::model::LoadError;
 
 const INDEX: &str = "model_index.json";
-const PIPELINE: &str = "StableDiffusionXLPipeline";
+
+/// The pipelines of diffusers that this task runs. What a job brings along decides what is done, not which of a family's
+/// names the folder has.
+const SD: [&str; 3] =
+    ["StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline"];
+const SDXL: [&str; 3] =
+    ["StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline", "StableDiffusionXLInpaintPipeline"];
 
 /// Where a component's weights are: folder and file name without its endings.
 pub(super) const UNET_STEM: &str = "diffusion_pytorch_model";
@@ -29,6 +38,42 @@ struct Index {
     class_name: String,
     #[serde(default = "yes")]
     force_zeros_for_empty_prompt: bool,
+    #[serde(default)]
+    requires_aesthetics_score: bool,
+    /// Null, or a list of nulls, where a folder has no such component.
+    #[serde(default)]
+    text_encoder: Value,
+}
+
+impl Index {
+    fn family(&self) -> Result<Family, LoadError> {
+        let class = self.class_name.as_str();
+        if SD.contains(&class) {
+            return Ok(Family::Sd);
+        }
+        if SDXL.contains(&class) {
+            return Ok(Family::Sdxl(Sdxl {
+                blank_is_zero: self.force_zeros_for_empty_prompt,
+                aesthetic: self.requires_aesthetics_score,
+            }));
+        }
+        let known: Vec<_> = SD.into_iter().chain(SDXL).collect();
+        let what = format!("pipelines of class {class} are not supported; this task runs {}", known.join(", "));
+        Err(unsupported(INDEX, &what))
+    }
+
+    /// The text encoders of a folder: component, tokenizer, whether it has a projection.
+    fn encoders(&self, family: Family) -> Vec<(&'static str, &'static str, bool)> {
+        let first = ("text_encoder", "tokenizer", false);
+        let second = ("text_encoder_2", "tokenizer_2", true);
+        let has_first = self.text_encoder.as_array().is_none_or(|pair| pair.iter().any(|value| !value.is_null()));
+        match family {
+            Family::Sd => vec![first],
+            // a refiner reads with the second alone
+            Family::Sdxl(_) if !has_first => vec![second],
+            Family::Sdxl(_) => vec![first, second],
+        }
+    }
 }
 
 fn yes() -> bool {
@@ -48,75 +93,94 @@ pub fn load(
     let dtype = device::dtype(precision, &device);
     let folder = Folder::open(dir, variant)?;
     let index: Index = folder.json(INDEX)?;
-    if index.class_name != PIPELINE {
-        let what = format!("pipelines of class {} are not supported; this task runs {PIPELINE}", index.class_name);
-        return Err(unsupported(INDEX, &what));
-    }
+    let family = index.family()?;
 
     // What is small comes first, so that a folder that cannot work fails before gigabytes are read.
     let scheduler = Scheduler::load(&folder)?;
     let unet = unet_config::Config::read(&folder)?;
     let vae = vae::Config::read(&folder)?;
-    let texts =
-        [text_encoder::Config::read(&folder, "text_encoder")?, text_encoder::Config::read(&folder, "text_encoder_2")?];
-    check_widths(&unet, &vae, &texts)?;
-    let tokenizer = |component: &str, text: &text_encoder::Config| {
-        Tokenizer::load(&folder, component, text.max_position_embeddings, text.vocab_size())
-    };
-    let tokenizers = [tokenizer("tokenizer", &texts[0])?, tokenizer("tokenizer_2", &texts[1])?];
-    if tokenizers[0].length() != tokenizers[1].length() {
-        return Err(corrupt(
-            "tokenizer_2/tokenizer_config.json",
-            "model_max_length differs from the first tokenizer's",
-        ));
+    let mut texts = Vec::new();
+    for (component, tokenizer, projected) in index.encoders(family) {
+        let config = text_encoder::Config::read(&folder, component)?;
+        let tokens = Tokenizer::load(&folder, tokenizer, config.max_position_embeddings, config.vocab_size())?;
+        texts.push((component, projected, config, tokens));
     }
+    if let Some(other) = texts.iter().find(|text| text.3.length() != texts[0].3.length()) {
+        let what = "model_max_length differs from the first tokenizer's";
+        return Err(corrupt(&format!("{}/config.json", other.0), what));
+    }
+    let configs: Vec<_> = texts.iter().map(|text| &text.2).collect();
+    check_widths(family, &unet, &vae, &configs)?;
 
-    let encoder = |component: &str, config: &text_encoder::Config, projected: bool| {
-        let weights = folder.weights(component, ENCODER_STEM)?;
-        weights.build(dtype, &device, |vb| TextEncoder::new(&vb, config, projected))
+    let layer = match family {
+        Family::Sd => Layer::Last,
+        Family::Sdxl(_) => Layer::Penultimate,
     };
-    let encoders = [encoder("text_encoder", &texts[0], false)?, encoder("text_encoder_2", &texts[1], true)?];
-    let default_side = unet.sample_size * vae.scale();
+    let mut readers = Vec::new();
+    for (component, projected, config, tokenizer) in texts {
+        let weights = folder.weights(component, ENCODER_STEM)?;
+        let encoder = weights.build(dtype, &device, |vb| TextEncoder::new(&vb, &config, layer, projected))?;
+        readers.push(Reader { tokenizer, encoder });
+    }
+    let text_time = unet.text_time()?;
+    let (rows, columns) = unet.sides()?;
     let pipeline = Pipeline {
-        encoders,
+        family,
+        readers,
         scheduler,
-        latent_channels: unet.in_channels,
+        latent_channels: vae.latent_channels(),
+        unet_channels: unet.in_channels,
         scale: vae.scale(),
-        unet: folder.weights("unet", UNET_STEM)?.build(dtype, &device, |vb| UNet::new(&vb, &unet))?,
+        default_size: (rows * vae.scale(), columns * vae.scale()),
+        unet: folder.weights("unet", UNET_STEM)?.build(dtype, &device, |vb| UNet::new(&vb, &unet, text_time))?,
         vae: load_vae(&folder, &vae, dtype, &device)?,
+        room: Room::new(&device),
         device,
         dtype,
     };
-    Ok(TextToImage { tokenizers, pipeline, default_side, blank_is_zero: index.force_zeros_for_empty_prompt })
+    Ok(TextToImage::new(pipeline))
 }
 
 fn load_vae(folder: &Folder, config: &vae::Config, dtype: DType, device: &Device) -> Result<Vae, LoadError> {
-    folder.weights("vae", UNET_STEM)?.build(config.dtype(dtype), device, |vb| Vae::new(vb, config))
+    folder.weights("vae", UNET_STEM)?.build(config.dtype(dtype), device, |vb| Vae::new(&vb, config))
 }
 
 /// Components of different models can each be right and still not fit together.
 fn check_widths(
+    family: Family,
     unet: &unet_config::Config,
     vae: &vae::Config,
-    texts: &[text_encoder::Config; 2],
+    texts: &[&text_encoder::Config],
 ) -> Result<(), LoadError> {
+    let wrong = |what: String| Err(corrupt(unet_config::CONFIG, &what));
     let latents = vae.latent_channels();
-    if unet.in_channels != latents || unet.out_channels != latents {
-        let what = format!("in_channels and out_channels must both be {latents}, the latent_channels of the vae");
-        return Err(corrupt(unet_config::CONFIG, &what));
+    let inpaints = latents * 2 + 1;
+    if ![latents, inpaints].contains(&unet.in_channels) || unet.out_channels != latents {
+        return wrong(format!(
+            "out_channels must be {latents}, the latent_channels of the vae, and in_channels that or {inpaints}"
+        ));
     }
-    let hidden = texts[0].hidden_size() + texts[1].hidden_size();
-    if hidden != unet.cross_attention_dim {
-        let what = format!("cross_attention_dim is {}, but the text encoders give {hidden}", unet.cross_attention_dim);
-        return Err(corrupt(unet_config::CONFIG, &what));
+    let hidden: usize = texts.iter().map(|text| text.hidden_size()).sum();
+    let context = unet.context_channels()?;
+    if hidden != context {
+        return wrong(format!("cross_attention_dim is {context}, but the text encoders give {hidden}"));
     }
-    let added = texts[1].projection_dim() + 6 * unet.addition_time_embed_dim;
-    if added != unet.projection_class_embeddings_input_dim {
-        let what = format!(
-            "projection_class_embeddings_input_dim is {}, but pooled text and sizes give {added}",
-            unet.projection_class_embeddings_input_dim
-        );
-        return Err(corrupt(unet_config::CONFIG, &what));
+    let sizes = family.sizes(0, 0).map_or(0, |[sizes, _]| sizes.len());
+    match (family, unet.text_time()?, texts.last()) {
+        (Family::Sdxl(_), Some(text_time), Some(text)) => {
+            let added = text.projection_dim() + sizes * text_time.size_channels;
+            if added != text_time.input {
+                return wrong(format!(
+                    "projection_class_embeddings_input_dim is {}, but pooled text and sizes give {added}",
+                    text_time.input
+                ));
+            }
+            Ok(())
+        }
+        (Family::Sdxl(_), _, _) => wrong("addition_embed_type is not text_time, as SDXL's is".into()),
+        (Family::Sd, Some(_), _) => {
+            wrong("addition_embed_type is text_time, which only an SDXL pipeline has".into())
+        }
+        (Family::Sd, None, _) => Ok(()),
     }
-    Ok(())
 }

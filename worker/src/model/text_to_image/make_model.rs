@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 
 use super::folder::Folder;
 use super::load::{ENCODER_STEM, UNET_STEM};
-use super::text_encoder::{self, TextEncoder};
+use super::text_encoder::{self, Layer, TextEncoder};
 use super::unet::UNet;
 use super::vae::Vae;
 use super::vocabulary::{BEGIN, END, Vocabulary};
@@ -76,12 +76,14 @@ pub fn make_model(dir: &Path, seed: u64) -> Result<(), MakeModelError> {
     let folder = Folder::open(dir, None)?;
     for (component, projected) in [("text_encoder", false), ("text_encoder_2", true)] {
         let config = text_encoder::Config::read(&folder, component)?;
-        maker.weights(component, ENCODER_STEM, |vb| TextEncoder::new(&vb, &config, projected).map(|_| ()))?;
+        let build = |vb: VarBuilder| TextEncoder::new(&vb, &config, Layer::Penultimate, projected).map(|_| ());
+        maker.weights(component, ENCODER_STEM, build)?;
     }
     let unet = unet_config::Config::read(&folder)?;
-    maker.weights("unet", UNET_STEM, |vb| UNet::new(&vb, &unet).map(|_| ()))?;
+    let text_time = unet.text_time()?;
+    maker.weights("unet", UNET_STEM, |vb| UNet::new(&vb, &unet, text_time).map(|_| ()))?;
     let vae = vae::Config::read(&folder)?;
-    maker.weights("vae", UNET_STEM, |vb| Vae::new(vb, &vae).map(|_| ()))
+    maker.weights("vae", UNET_STEM, |vb| Vae::new(&vb, &vae).map(|_| ()))
 }
 
 struct Maker<'a> {

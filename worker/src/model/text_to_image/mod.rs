@@ -1,167 +1,144 @@
-//! Task TextToImage: an SDXL-family pipeline, loaded from a folder in the layout of diffusers.
+//! Task TextToImage: Stable Diffusion 1, 2 and XL, loaded from a folder in the layout of diffusers and computed as diffusers
+//! does. Requests join and leave between steps (docs/decisions/0015).
 
 mod attention;
 mod device;
+mod embeddings;
+mod finish;
 mod folder;
+mod job;
 mod load;
 mod make_model;
+mod noise;
+mod passes;
+mod picture;
 mod pipeline;
 mod png;
 mod request;
+mod room;
 mod scheduler;
+mod start;
 #[cfg(test)]
 mod tests;
+mod text;
 mod text_encoder;
 mod tokenizer;
 mod unet;
 mod unet_blocks;
 mod unet_config;
 mod vae;
+mod vae_blocks;
 mod vocabulary;
+mod weighting;
 mod weights;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 pub use self::load::load;
 pub use self::make_model::{MakeModelError, make_model};
 pub use self::request::{TextToImageRequest, validate_defaults};
 
-use self::pipeline::{Noise, Picture, Pipeline, Shape, Text};
-use self::png::Parameters;
-use self::tokenizer::{TokenizeError, Tokenizer};
-use super::{Cancel, Engine, InvalidInput, Item, Output, Product, RunError};
+use self::job::Job;
+use self::picture::Picture;
+use self::pipeline::Pipeline;
+use self::request::Source;
+use super::stepwise::{Stepped, Stepwise, Ticket, run_all};
+use super::{Engine, Item, Product, RunError};
 
-/// A loaded model.
+/// A loaded model, and what it works on.
 #[derive(Debug)]
 pub struct TextToImage {
-    tokenizers: [Tokenizer; 2],
     pipeline: Pipeline,
-    /// Side of a picture that names no size, in pixels.
-    default_side: usize,
-    /// Whether no negative prompt means zeros rather than the encoding of an empty text.
-    blank_is_zero: bool,
+    jobs: BTreeMap<Ticket, Job>,
+    next: u64,
+}
+
+impl TextToImage {
+    fn new(pipeline: Pipeline) -> Self {
+        Self { pipeline, jobs: BTreeMap::new(), next: 0 }
+    }
+
+    /// Takes jobs a step further that all have one to go.
+    fn advance(&mut self, tickets: &[Ticket]) -> Vec<(Ticket, Result<(), RunError>)> {
+        let mut blocks = Vec::new();
+        let planned: Vec<(Ticket, Result<usize, RunError>)> = tickets
+            .iter()
+            .filter_map(|ticket| Some((*ticket, self.jobs.get(ticket)?.blocks(self.pipeline.dtype))))
+            .map(|(ticket, rows)| {
+                let count = rows.map_err(weights::run_error).map(|rows| {
+                    let count = rows.len();
+                    blocks.extend(rows);
+                    count
+                });
+                (ticket, count)
+            })
+            .collect();
+        let mut guesses = self.pipeline.guess(&blocks).into_iter();
+        let mut results = Vec::with_capacity(planned.len());
+        for (ticket, count) in planned {
+            let result = count.and_then(|count| {
+                let own: Vec<_> = guesses.by_ref().take(count).collect();
+                let own = own.into_iter().collect::<candle_core::Result<Vec<_>>>().map_err(weights::run_error)?;
+                let job = self.jobs.get_mut(&ticket).ok_or(RunError::Cancelled)?;
+                job.advance(&self.pipeline, &own)
+            });
+            results.push((ticket, result));
+        }
+        results
+    }
 }
 
 impl Engine for TextToImage {
     type Request = TextToImageRequest;
 
     fn warm_up(&mut self) -> Result<(), RunError> {
-        let request = TextToImageRequest {
-            prompt: "warm up".into(),
-            negative_prompt: None,
-            width: Some(64),
-            height: Some(64),
-            steps: 1,
-            guidance_scale: 1.0,
-            seed: 0,
-            num_images: 1,
-        };
-        let item = Item { request: request.into(), cancel: Cancel::default() };
-        self.run(&[item]).into_iter().try_for_each(|result| result.map(|_| ()))
+        let side = 8 * self.pipeline.scale;
+        let mut request = TextToImageRequest::smallest("warm up", side, side);
+        if self.pipeline.inpaints() {
+            let blank = Arc::new(Picture::blank(side, side));
+            request.source = Some(Source { image: blank.clone(), mask: Some(blank), strength: None });
+        }
+        self.run(&[Item::new(request)]).into_iter().try_for_each(|result| result.map(|_| ()))
     }
 
     fn run(&mut self, batch: &[Item<TextToImageRequest>]) -> Vec<Result<Product, RunError>> {
-        let Some(first) = batch.first() else { return Vec::new() };
-        let shape = self.shape(&first.request);
-        // The pictures of all requests that can run, in order; and of each request how many, or why none.
-        let mut pictures = Vec::new();
-        let planned: Vec<Result<usize, RunError>> = batch
-            .iter()
-            .map(|item| {
-                let wanted = self.pictures(item, shape)?;
-                let count = wanted.len();
-                pictures.extend(wanted);
-                Ok(count)
-            })
-            .collect();
-        let mut made = match self.pipeline.generate(shape, &mut pictures) {
-            Ok(made) => made.into_iter(),
-            Err(error) => {
-                let error = run_error(&error);
-                return planned.into_iter().map(|plan| Err(plan.err().unwrap_or_else(|| error.clone()))).collect();
-            }
-        };
-        let finish = |(plan, item): (Result<usize, RunError>, &Item<TextToImageRequest>)| {
-            let pixels: Option<Vec<_>> = made.by_ref().take(plan?).collect();
-            self.product(&item.request, shape, &pixels.ok_or(RunError::Cancelled)?)
-        };
-        planned.into_iter().zip(batch).map(finish).collect()
+        run_all(self, batch)
+    }
+
+    fn stepwise(&mut self) -> Option<&mut dyn Stepwise<TextToImageRequest>> {
+        Some(self)
     }
 }
 
-impl TextToImage {
-    /// What the requests of a batch have in common; their equal `batch_key`s say that any of them will do.
-    fn shape(&self, request: &TextToImageRequest) -> Shape {
-        let side = |side: Option<u32>| side.map_or(self.default_side, |side| side as usize);
-        Shape {
-            width: side(request.width),
-            height: side(request.height),
-            steps: request.steps as usize,
-            guided: request.is_guided(),
-        }
+impl Stepwise<TextToImageRequest> for TextToImage {
+    fn begin(&mut self, item: Item<TextToImageRequest>) -> Result<Ticket, RunError> {
+        let job = Job::begin(&self.pipeline, item)?;
+        let ticket = Ticket(self.next);
+        self.next += 1;
+        self.jobs.insert(ticket, job);
+        Ok(ticket)
     }
 
-    /// The pictures that a request asks for.
-    fn pictures(&self, item: &Item<TextToImageRequest>, shape: Shape) -> Result<Vec<Picture>, RunError> {
-        if item.cancel.is_cancelled() {
-            return Err(RunError::Cancelled);
-        }
-        let request = &item.request;
-        for (field, side) in [("width", shape.width), ("height", shape.height)] {
-            if !side.is_multiple_of(self.pipeline.scale) {
-                let message = format!("must be a multiple of {} for this model, not {side}", self.pipeline.scale);
-                return Err(InvalidInput::field(field, message).into());
+    fn step(&mut self, tickets: &[Ticket]) -> Vec<Stepped> {
+        let to_go = |ticket: &&Ticket| self.jobs.get(*ticket).is_some_and(|job| !job.is_cancelled() && !job.is_done());
+        let going: Vec<Ticket> = tickets.iter().filter(to_go).copied().collect();
+        let mut advanced: BTreeMap<Ticket, Result<(), RunError>> = self.advance(&going).into_iter().collect();
+        let one = |ticket: &Ticket| match (advanced.remove(ticket), self.jobs.get(ticket)) {
+            (Some(Ok(())), Some(job)) => Stepped::Running(job.progress()),
+            (Some(Err(error)), _) => {
+                self.jobs.remove(ticket);
+                Stepped::Ended(Err(error))
             }
-        }
-        let prompt = self.tokenize("prompt", &request.prompt)?;
-        let negative = match &request.negative_prompt {
-            Some(negative) => Some(self.tokenize("negative_prompt", negative)?),
-            None if self.blank_is_zero => None,
-            None => Some(self.tokenize("negative_prompt", "")?),
+            _ => Stepped::Ended(match self.jobs.remove(ticket) {
+                Some(job) if !job.is_cancelled() => job.finish(&self.pipeline),
+                _ => Err(RunError::Cancelled),
+            }),
         };
-        let picture = |index| Picture {
-            prompt: prompt.clone(),
-            negative: negative.clone(),
-            guidance: request.guidance_scale,
-            noise: Noise::new(request.seed, index),
-            cancel: item.cancel.clone(),
-        };
-        Ok((0..request.num_images).map(picture).collect())
+        tickets.iter().map(one).collect()
     }
 
-    fn tokenize(&self, field: &str, text: &str) -> Result<Text, RunError> {
-        let invalid = |error: TokenizeError| InvalidInput::field(field, error.to_string());
-        let [first, second] = &self.tokenizers;
-        Ok([first.encode(text).map_err(invalid)?, second.encode(text).map_err(invalid)?])
+    fn forget(&mut self, ticket: Ticket) {
+        self.jobs.remove(&ticket);
     }
-
-    fn product(&self, request: &TextToImageRequest, shape: Shape, made: &[Vec<f32>]) -> Result<Product, RunError> {
-        let output = |(index, pixels): (u32, &Vec<f32>)| {
-            if pixels.iter().any(|value| !value.is_finite()) {
-                let message = "the picture came out as NaN; model.precision: F32 or BF16 has the range that F16 lacks";
-                return Err(RunError::Model(message.into()));
-            }
-            let parameters = Parameters {
-                prompt: &request.prompt,
-                negative_prompt: request.negative_prompt.as_deref(),
-                width: shape.width,
-                height: shape.height,
-                steps: request.steps,
-                guidance_scale: request.guidance_scale,
-                seed: request.seed,
-                index,
-                scheduler: self.pipeline.scheduler.name(),
-            };
-            let body = png::encode(pixels, &parameters).map_err(|error| RunError::Model(error.to_string()))?;
-            Ok(Output { extension: "png", content_type: "image/png", body })
-        };
-        let outputs = (0..).zip(made).map(output).collect::<Result<_, _>>()?;
-        Ok(Product { outputs, value: None, seed: Some(request.seed) })
-    }
-}
-
-fn run_error(error: &candle_core::Error) -> RunError {
-    let error = weights::cause(error);
-    if weights::is_out_of_memory(error) {
-        return RunError::OutOfMemory(error.to_string());
-    }
-    RunError::Model(error.to_string())
 }

@@ -1,56 +1,140 @@
 //! What a job may ask of task TextToImage, in diffusers' words.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
 
+use super::picture::{Format, Picture};
 use crate::model::fields::Fields;
 use crate::model::{Input, InvalidInput, Request};
 
-/// Steps of a job that names none. SDXL's own default of 50 gives hardly more for much longer; few-step models set
-/// theirs in `model.parameters`.
-const DEFAULT_STEPS: u64 = 30;
+/// Steps of a job that names none: diffusers' default. Few-step models set theirs in `model.parameters`.
+const DEFAULT_STEPS: u64 = 50;
 
-/// diffusers' default for SDXL.
-const DEFAULT_GUIDANCE: f64 = 5.0;
-
-/// Pictures have sides of a multiple of this: pixels per latent in every SDXL model.
+/// Sides of a picture in pixels, and what they are a multiple of: pixels per latent in nearly every model.
+const MOST_SIDE: u64 = 2048;
 const SIDE_STEP: u64 = 8;
+
+/// Quality of a JPEG that names none.
+const DEFAULT_QUALITY: u64 = 90;
+
+/// What a picture is made from, besides its prompt.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Source {
+    /// The picture to begin with.
+    pub(super) image: Arc<Picture>,
+    /// What of it is to be made anew; all of it where there is none.
+    pub(super) mask: Option<Arc<Picture>>,
+    /// How much of the way from noise is gone; none for the pipeline's own.
+    pub(super) strength: Option<f64>,
+}
 
 /// A checked request for pictures of one prompt.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TextToImageRequest {
     pub(super) prompt: String,
     pub(super) negative_prompt: Option<String>,
-    /// In pixels; none for the size that the model was trained on.
+    /// Whether brackets in prompts are weights.
+    pub(super) prompt_weights: bool,
+    /// In pixels; none for the size that the model was trained on, or of the picture to begin with.
     pub(super) width: Option<u32>,
     pub(super) height: Option<u32>,
     pub(super) steps: u32,
-    pub(super) guidance_scale: f64,
+    /// None for the pipeline's own.
+    pub(super) guidance_scale: Option<f64>,
+    pub(super) guidance_rescale: f64,
     pub(super) seed: u64,
     pub(super) num_images: u32,
+    /// Another scheduler than the model's.
+    pub(super) scheduler: Option<String>,
+    pub(super) source: Option<Source>,
+    pub(super) format: Format,
+    /// After every so many steps a small preview is made.
+    pub(super) preview_every_steps: Option<u32>,
+    /// Must be what is merged into the weights, where a job names it.
+    pub(super) lora_scale: Option<f64>,
 }
 
 impl TextToImageRequest {
+    /// A picture of a prompt in a size, in one step.
+    pub(super) fn smallest(prompt: &str, width: usize, height: usize) -> Self {
+        Self {
+            prompt: prompt.into(),
+            negative_prompt: None,
+            prompt_weights: false,
+            width: Some(width as u32),
+            height: Some(height as u32),
+            steps: 1,
+            guidance_scale: None,
+            guidance_rescale: 0.0,
+            seed: 0,
+            num_images: 1,
+            scheduler: None,
+            source: None,
+            format: Format::Png,
+            preview_every_steps: None,
+            lora_scale: None,
+        }
+    }
+
     fn read(mut fields: Fields, seed: u64) -> Result<Option<Self>, InvalidInput> {
-        let side = 64..=2048;
+        let side = SIDE_STEP..=MOST_SIDE;
         let narrow = |number: Option<u64>| number.map(|number| number as u32);
         let prompt = fields.text(&["prompt"])?;
         let request = Self {
             prompt: String::new(),
             negative_prompt: fields.text(&["negative_prompt"])?,
+            prompt_weights: fields.flag(&["prompt_weights"])?.unwrap_or(false),
             width: narrow(fields.multiple(&["width"], side.clone(), SIDE_STEP)?),
             height: narrow(fields.multiple(&["height"], side, SIDE_STEP)?),
             steps: fields.integer(&["steps", "num_inference_steps"], 1..=150)?.unwrap_or(DEFAULT_STEPS) as u32,
-            guidance_scale: fields.number(&["guidance_scale"], 0.0..=50.0)?.unwrap_or(DEFAULT_GUIDANCE),
+            guidance_scale: fields.number(&["guidance_scale"], 0.0..=50.0)?,
+            guidance_rescale: fields.number(&["guidance_rescale"], 0.0..=1.0)?.unwrap_or(0.0),
             seed: fields.integer(&["seed"], 0..=u64::MAX)?.unwrap_or(seed),
             num_images: fields.integer(&["num_images", "num_images_per_prompt"], 1..=8)?.unwrap_or(1) as u32,
+            scheduler: fields.text(&["scheduler"])?,
+            source: source(&mut fields)?,
+            format: format(&mut fields)?,
+            preview_every_steps: narrow(fields.integer(&["preview_every_steps", "previewEverySteps"], 1..=150)?),
+            lora_scale: fields.number(&["lora_scale"], -10.0..=10.0)?,
         };
+        fields.of_the_model(&["lora"], "is merged when the model is loaded: set model.parameters.lora")?;
         fields.finish()?;
         Ok(prompt.map(|prompt| Self { prompt, ..request }))
     }
+}
 
-    /// Whether the model is also run without the prompt, to move away from that.
-    pub(super) fn is_guided(&self) -> bool {
-        self.guidance_scale > 1.0
+fn source(fields: &mut Fields) -> Result<Option<Source>, InvalidInput> {
+    let (image, mask) = (&["image", "init_image"], &["mask", "mask_image"]);
+    let read = |text: Option<String>, field: &str| {
+        let picture = text.map(|text| Picture::read(&text).map_err(|error| InvalidInput::field(field, error)));
+        picture.transpose().map(|picture| picture.map(Arc::new))
+    };
+    let said = fields.says(&["strength"]);
+    let strength = fields.number(&["strength"], 0.0..=1.0)?;
+    let image = read(fields.text(image)?, image[0])?;
+    let mask = read(fields.text(mask)?, mask[0])?;
+    match (image, mask) {
+        (Some(image), mask) => Ok(Some(Source { image, mask, strength })),
+        (None, Some(_)) => Err(InvalidInput::field("mask", "needs an image that it is the mask of")),
+        (None, None) if said => Err(InvalidInput::field("strength", "needs an image to begin with")),
+        (None, None) => Ok(None),
+    }
+}
+
+fn format(fields: &mut Fields) -> Result<Format, InvalidInput> {
+    // a consumer's own quality is for those of its jobs that ask for jpeg
+    let said = fields.says(&["quality"]);
+    let quality = fields.integer(&["quality"], 1..=100)?;
+    let refuse = |format: &str| match said {
+        true => Err(InvalidInput::field("quality", format!("is of jpeg; {format} is written without loss"))),
+        false => Ok(()),
+    };
+    match fields.text(&["format", "output_format"])?.as_deref() {
+        None | Some("png") => refuse("png").map(|()| Format::Png),
+        Some("webp") => refuse("webp").map(|()| Format::WebP),
+        Some("jpeg" | "jpg") => Ok(Format::Jpeg(quality.unwrap_or(DEFAULT_QUALITY) as u8)),
+        Some(other) => Err(InvalidInput::field("format", format!("must be png, jpeg or webp, not {other}"))),
     }
 }
 
@@ -60,100 +144,15 @@ pub fn validate_defaults(defaults: &Map<String, Value>) -> Result<(), InvalidInp
 }
 
 impl Request for TextToImageRequest {
+    const OBJECT_FIELDS: &'static [&'static str] = &["image", "init_image", "mask", "mask_image"];
+
     fn decode(input: &Input, defaults: &Map<String, Value>, seed: u64) -> Result<Self, InvalidInput> {
         let request = Self::read(Fields::new(input, "prompt", defaults), seed)?;
         request.ok_or_else(|| InvalidInput::field("prompt", "is required: the text to make a picture of"))
     }
 
-    /// Size, steps and whether guidance is on, side by side: what one pass of the model must have in common.
+    /// All requests share steps, whatever they ask for.
     fn batch_key(&self) -> u64 {
-        let side = |side: Option<u32>| u64::from(side.unwrap_or(0));
-        side(self.width) << 32 | side(self.height) << 16 | u64::from(self.steps) << 1 | u64::from(self.is_guided())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-    use crate::model::fields::object;
-
-    fn decode(input: Value, defaults: Value) -> Result<TextToImageRequest, InvalidInput> {
-        let input = match input {
-            Value::String(text) => Input::Text(text),
-            other => Input::Object(object(other)),
-        };
-        TextToImageRequest::decode(&input, &object(defaults), 11)
-    }
-
-    #[test]
-    fn a_text_is_a_prompt_with_the_consumers_settings() {
-        let request = decode(json!("a cat"), json!({"num_inference_steps": 4, "guidance_scale": 0})).unwrap();
-        assert_eq!(
-            request,
-            TextToImageRequest {
-                prompt: "a cat".into(),
-                negative_prompt: None,
-                width: None,
-                height: None,
-                steps: 4,
-                guidance_scale: 0.0,
-                seed: 11,
-                num_images: 1,
-            }
-        );
-    }
-
-    #[test]
-    fn a_job_says_what_it_wants() {
-        let request = decode(
-            json!({"prompt": "a cat", "seed": 7, "width": 512, "height": 768, "num_images": 2, "negative_prompt": "dog"}),
-            json!({"steps": 4, "seed": 1}),
-        )
-        .unwrap();
-        assert_eq!((request.seed, request.width, request.height), (7, Some(512), Some(768)));
-        assert_eq!((request.num_images, request.negative_prompt.as_deref()), (2, Some("dog")));
-    }
-
-    #[test]
-    fn what_is_wrong_is_named() {
-        let cases = [
-            (json!({"steps": 4}), "prompt"),
-            (json!({"prompt": "x", "width": 100}), "width"),
-            (json!({"prompt": "x", "height": 4096}), "height"),
-            (json!({"prompt": "x", "num_images": 9}), "num_images"),
-            (json!({"prompt": "x", "seed": -1}), "seed"),
-            (json!({"prompt": "x", "sampler": "euler"}), "sampler"),
-        ];
-        for (input, field) in cases {
-            assert_eq!(decode(input, json!({})).unwrap_err().field.as_deref(), Some(field));
-        }
-    }
-
-    #[test]
-    fn defaults_are_checked_without_a_prompt() {
-        let check = |defaults: Value| validate_defaults(&object(defaults));
-        assert_eq!(check(json!({"steps": 4, "guidance_scale": 0.0})), Ok(()));
-        assert_eq!(check(json!({"steps": 0})).unwrap_err().field.as_deref(), Some("model.parameters.steps"));
-        assert_eq!(check(json!({"step": 4})).unwrap_err().field.as_deref(), Some("model.parameters.step"));
-    }
-
-    #[test]
-    fn requests_share_a_batch_only_when_one_pass_serves_both() {
-        let key = |more: Value| {
-            let mut input = object(json!({"prompt": "x", "steps": 4, "width": 512, "height": 512, "seed": 1}));
-            input.extend(object(more));
-            decode(Value::Object(input), json!({})).unwrap().batch_key()
-        };
-        let base = key(json!({}));
-        for same in [json!({"seed": 2}), json!({"guidance_scale": 7}), json!({"prompt": "y"}), json!({"num_images": 3})]
-        {
-            assert_eq!(key(same.clone()), base, "{same}");
-        }
-        for other in [json!({"steps": 5}), json!({"width": 520}), json!({"height": 504}), json!({"guidance_scale": 1})]
-        {
-            assert_ne!(key(other.clone()), base, "{other}");
-        }
+        0
     }
 }

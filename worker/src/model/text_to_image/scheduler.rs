@@ -3,10 +3,12 @@
 //! Each step of `EulerDiscreteScheduler` and `EulerAncestralDiscreteScheduler` is linear in the latents, the UNet's
 //! output and the noise, so a schedule is three coefficients a step and the loop that applies them has no cases.
 
+use candle_core::{Result as CandleResult, Tensor};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::folder::{Folder, corrupt, unsupported};
+use super::noise::Noise;
 use crate::model::LoadError;
 
 const FILE: &str = "scheduler/scheduler_config.json";
@@ -198,6 +200,73 @@ impl Scheduler {
         let part = timestep - below as f64;
         let (low, high) = (self.sigmas[below], self.sigmas[(below + 1).min(last)]);
         low + (high - low) * part
+    }
+}
+
+/// One job's way through its steps.
+#[derive(Debug)]
+pub(super) struct Sampler {
+    schedule: Schedule,
+    index: usize,
+}
+
+impl Scheduler {
+    pub(super) fn begin_job(&self, steps: usize) -> Result<Sampler, crate::model::RunError> {
+        Ok(Sampler { schedule: self.schedule(steps), index: 0 })
+    }
+
+    pub(super) fn named(&self, name: &str) -> Result<Self, String> {
+        let class_name = match name {
+            "euler" | "EulerDiscreteScheduler" => "EulerDiscreteScheduler",
+            "euler_a" | "EulerAncestralDiscreteScheduler" => "EulerAncestralDiscreteScheduler",
+            other => return Err(format!("{other} is not known")),
+        };
+        let mut scheduler = self.clone();
+        scheduler.config.class_name = class_name.into();
+        Ok(scheduler)
+    }
+}
+
+impl Sampler {
+    pub(super) fn init_noise_sigma(&self) -> f64 {
+        self.schedule.initial
+    }
+
+    pub(super) fn left(&self) -> usize {
+        self.schedule.steps.len() - self.index
+    }
+
+    pub(super) fn begin_at(&mut self, strength: f64) {
+        let steps = self.schedule.steps.len();
+        self.index = steps - ((steps as f64 * strength) as usize).min(steps);
+    }
+
+    pub(super) fn add_noise(&self, original: &Tensor, noise: &Tensor) -> CandleResult<Tensor> {
+        let input = self.schedule.steps[self.index].input;
+        original + (noise * (1.0 / (input * input) - 1.0).sqrt())?
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.index >= self.schedule.steps.len()
+    }
+
+    pub(super) fn timestep(&self) -> f64 {
+        self.schedule.steps[self.index].timestep
+    }
+
+    pub(super) fn scale_input(&self, latents: &Tensor) -> CandleResult<Tensor> {
+        latents * self.schedule.steps[self.index].input
+    }
+
+    pub(super) fn step(&mut self, output: &Tensor, latents: &Tensor, noise: &mut Noise) -> CandleResult<Tensor> {
+        let step = self.schedule.steps[self.index];
+        self.index += 1;
+        let latents = ((latents * step.keep)? + (output * step.model)?)?;
+        if step.noise > 0.0 {
+            let fresh = Tensor::from_vec(noise.normal(latents.elem_count()), latents.shape(), latents.device())?;
+            return latents + (fresh * step.noise)?;
+        }
+        Ok(latents)
     }
 }
 

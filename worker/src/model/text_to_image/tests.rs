@@ -1,5 +1,8 @@
 //! The whole task on a made model: what its pictures are and depend on.
 
+mod batching;
+mod components;
+mod golden;
 mod load;
 mod parity;
 
@@ -11,7 +14,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::*;
-use crate::model::{Input, LoadError, Request};
+use crate::model::{Hook, Input, InvalidInput, LoadError, Output, Progress, Request};
 
 /// A made model to do anything with: a copy of one that all tests share, because making it takes a second.
 pub(super) fn made() -> (TempDir, PathBuf) {
@@ -45,7 +48,7 @@ pub(super) fn item(input: Value) -> Item<TextToImageRequest> {
     let (Value::Object(mut fields), Value::Object(input)) = (small, input) else { panic!("an object, please") };
     fields.extend(input);
     let request = TextToImageRequest::decode(&Input::Object(fields), &serde_json::Map::new(), 0).unwrap();
-    Item { request: request.into(), cancel: Cancel::default() }
+    Item::new(request)
 }
 
 /// Size and 8-bit pixels of a picture.
@@ -128,7 +131,7 @@ fn a_picture_does_not_depend_on_its_batch() {
 fn one_bad_prompt_does_not_spoil_a_batch() {
     let (_dir, model) = made();
     let mut engine = load_cpu(&model).unwrap();
-    let long = "a cat ".repeat(40);
+    let long = "a cat ".repeat(400);
     let cancelled = item(json!({"prompt": "a cat"}));
     cancelled.cancel.cancel();
     let batch = [
@@ -139,7 +142,7 @@ fn one_bad_prompt_does_not_spoil_a_batch() {
     ];
     let results = engine.run(&batch);
     assert!(results[0].is_ok());
-    let message = "has 82 tokens where the model reads at most 77; shorten it";
+    let message = "has 800 tokens; at most 600 are read, in chunks";
     for (result, field) in results[1..3].iter().zip(["prompt", "negative_prompt"]) {
         assert_eq!(result, &Err(RunError::Invalid(InvalidInput::field(field, message))));
     }
@@ -147,29 +150,97 @@ fn one_bad_prompt_does_not_spoil_a_batch() {
 }
 
 #[test]
-fn a_run_stops_when_nobody_wants_it() {
+fn a_long_prompt_is_read_to_its_end() {
     let (_dir, model) = made();
-    let engine = load_cpu(&model).unwrap();
-    // As large as it gets: were a single step run, the test would be the slowest of all by far.
-    let large = item(json!({"prompt": "a cat", "steps": 150, "width": 2048, "height": 2048}));
-    let shape = engine.shape(&large.request);
-    let mut pictures = engine.pictures(&large, shape).unwrap();
-    large.cancel.cancel();
-    assert_eq!(engine.pipeline.generate(shape, &mut pictures).unwrap(), [None]);
+    let mut engine = load_cpu(&model).unwrap();
+    let mut run = |input: Value| engine.run(&[item(input)]).remove(0).unwrap().outputs.remove(0);
+    // 75 tokens fill the first chunk
+    let long = |end: &str| format!("{}{end}", "a cat ".repeat(37));
+    let base = run(json!({"prompt": long("a dog on a horse")}));
+    assert!(furthest(&base, &run(json!({"prompt": long("a dog on a tree")}))) > 0);
+    assert!(furthest(&base, &run(json!({"prompt": long("a dog on a horse"), "negative_prompt": ""}))) > 0);
 }
 
 #[test]
-fn a_cancelled_picture_leaves_its_batch_alone() {
+fn brackets_are_weights_only_for_those_who_ask() {
     let (_dir, model) = made();
-    let engine = load_cpu(&model).unwrap();
-    let [one, other] = [item(json!({"prompt": "a cat"})), item(json!({"prompt": "a dog"}))];
-    let shape = engine.shape(&one.request);
-    let mut pictures = engine.pictures(&one, shape).unwrap();
-    pictures.extend(engine.pictures(&other, shape).unwrap());
-    one.cancel.cancel();
-    let made = engine.pipeline.generate(shape, &mut pictures).unwrap();
-    assert_eq!(made[0], None);
-    assert_eq!(made[1].as_ref().map(Vec::len), Some(64 * 64 * 3));
+    let mut engine = load_cpu(&model).unwrap();
+    let mut run = |input: Value| engine.run(&[item(input)]).remove(0).unwrap().outputs.remove(0);
+    let plain = run(json!({"prompt": "a red cat"}));
+    let weighted = |prompt: &str| json!({"prompt": prompt, "prompt_weights": true});
+    assert_eq!(decode(&plain), decode(&run(weighted("a red cat"))));
+    let louder = run(weighted("a (red:1.6) cat"));
+    assert!(furthest(&plain, &louder) > 0);
+    assert!(furthest(&louder, &run(weighted("a (red:0.4) cat"))) > 0);
+    assert!(furthest(&louder, &run(json!({"prompt": "a (red:1.6) cat"}))) > 0);
+}
+
+#[test]
+fn a_run_stops_when_nobody_wants_it() {
+    let (_dir, model) = made();
+    let mut engine = load_cpu(&model).unwrap();
+    // As large as it gets: were a single step run, the test would be the slowest of all by far.
+    let large = item(json!({"prompt": "a cat", "steps": 150, "width": 2048, "height": 2048}));
+    let small = item(json!({"prompt": "a cat", "steps": 2}));
+    let tickets = [engine.begin(large.clone()).unwrap(), engine.begin(small).unwrap()];
+    large.cancel.cancel();
+    let stepped = engine.step(&tickets);
+    assert!(matches!(stepped[0], Stepped::Ended(Err(RunError::Cancelled))), "{stepped:?}");
+    assert!(matches!(stepped[1], Stepped::Running(Progress { step: 1, steps: 2 })), "{stepped:?}");
+    assert_eq!(engine.jobs.len(), 1);
+}
+
+#[test]
+fn files_are_of_the_kind_that_was_asked_for() {
+    let (_dir, model) = made();
+    let mut engine = load_cpu(&model).unwrap();
+    let cases =
+        [("png", "png", "image/png"), ("jpeg", "jpg", "image/jpeg"), ("webp", "webp", "image/webp")];
+    let exact = picture::Picture::decode(
+        &engine.run(&[item(json!({"prompt": "a cat"}))]).remove(0).unwrap().outputs[0].body,
+    );
+    for (format, extension, content_type) in cases {
+        let output =
+            engine.run(&[item(json!({"prompt": "a cat", "format": format}))]).remove(0).unwrap().outputs.remove(0);
+        assert_eq!((output.extension, output.content_type), (extension, content_type));
+        let read = picture::Picture::decode(&output.body).unwrap();
+        assert_eq!(read.size(), (64, 64));
+        if format != "jpeg" {
+            assert!(Ok(&read) == exact.as_ref(), "{format} is without loss");
+        }
+    }
+}
+
+/// What a hook was told.
+#[derive(Debug, Default)]
+struct Told(std::sync::Mutex<(Vec<Progress>, Vec<Output>)>);
+
+impl Hook for Told {
+    fn stepped(&self, at: Progress) {
+        self.0.lock().unwrap().0.push(at);
+    }
+
+    fn preview(&self, preview: Output) {
+        self.0.lock().unwrap().1.push(preview);
+    }
+}
+
+#[test]
+fn a_hook_is_told_of_every_step_and_shown_what_was_asked_for() {
+    let (_dir, model) = made();
+    let mut engine = load_cpu(&model).unwrap();
+    let told = Arc::new(Told::default());
+    let input = json!({"prompt": "a cat", "steps": 5, "width": 512, "height": 256, "preview_every_steps": 2});
+    let item = Item { hook: Some(told.clone()), ..item(input) };
+    engine.run(&[item]).remove(0).unwrap();
+    let (steps, previews) = &*told.0.lock().unwrap();
+    let told: Vec<_> = steps.iter().map(|at| (at.step, at.steps)).collect();
+    assert_eq!(told, [(0, 5), (1, 5), (2, 5), (3, 5), (4, 5), (5, 5)]);
+    assert_eq!(previews.len(), 2, "after steps 2 and 4");
+    for preview in previews {
+        assert_eq!(preview.content_type, "image/jpeg");
+        assert_eq!(picture::Picture::decode(&preview.body).unwrap().size(), (256, 128), "half of what it will be");
+    }
 }
 
 #[test]

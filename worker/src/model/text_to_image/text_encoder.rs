@@ -1,17 +1,17 @@
-//! The CLIP text encoders of SDXL, after transformers' `CLIPTextModel` and `CLIPTextModelWithProjection`.
+//! CLIP text encoders, after transformers' `CLIPTextModel` and `CLIPTextModelWithProjection`.
 //!
-//! candle's own gives the last layer; SDXL was trained on the one before it, and on the second encoder's projected
-//! embedding of the end token.
+//! Stable Diffusion reads the last layer's states, normalised. SDXL was trained on those before the last layer, as they
+//! are, and on the second encoder's projected embedding of the end token.
 
-use candle_core::{D, DType, Device, IndexOp, Result, Tensor};
+use candle_core::{DType, Device, IndexOp, Result, Tensor};
 use candle_nn::{
     Embedding, LayerNorm, Linear, Module, VarBuilder, embedding, layer_norm, linear, linear_no_bias, ops::sigmoid,
 };
 use serde::Deserialize;
+use serde_json::{Value, json};
 
-use super::attention::attention;
+use super::attention::{Scores, attention};
 use super::folder::{Folder, corrupt};
-use super::tokenizer::Tokens;
 use crate::model::LoadError;
 
 /// `text_encoder/config.json`, in its own words.
@@ -29,6 +29,8 @@ pub(super) struct Config {
     layer_norm_eps: f64,
     #[serde(default = "default_projection")]
     projection_dim: usize,
+    #[serde(default = "default_end")]
+    eos_token_id: Option<u32>,
 }
 
 fn default_epsilon() -> f64 {
@@ -39,22 +41,57 @@ fn default_projection() -> usize {
     512
 }
 
+fn default_end() -> Option<u32> {
+    Some(49_407)
+}
+
+/// More of anything is a mistake in the file, and would only be found when memory runs out.
+const MAX_LAYERS: usize = 256;
+const MAX_WIDTH: usize = 1 << 20;
+
+/// The `eos_token_id` of configs that were published before it was right: the end is where the highest token is.
+const OLD_END: u32 = 2;
+
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
-#[serde(rename_all = "snake_case")]
 enum Activation {
-    /// `x · sigmoid(1.702 x)`: the first encoder of SDXL.
+    /// `x · sigmoid(1.702 x)`: OpenAI's own CLIP.
     #[default]
+    #[serde(rename = "quick_gelu")]
     QuickGelu,
-    /// The exact one, by the error function: the second encoder.
+    /// The exact one, by the error function: OpenCLIP.
+    #[serde(rename = "gelu")]
     Gelu,
+    /// Approximated by a hyperbolic tangent.
+    #[serde(rename = "gelu_new", alias = "gelu_pytorch_tanh", alias = "gelu_fast")]
+    TanhGelu,
+}
+
+/// Which states of an encoder the UNet reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Layer {
+    /// The last, normalised.
+    Last,
+    /// The one before it, as it is.
+    Penultimate,
 }
 
 impl Config {
     pub(super) fn read(folder: &Folder, component: &str) -> std::result::Result<Self, LoadError> {
         let file = format!("{component}/config.json");
-        let config: Self = folder.config(&file, &[])?;
-        if config.num_hidden_layers == 0 {
-            return Err(corrupt(&file, "num_hidden_layers is 0"));
+        let off = [json!(false), Value::Null];
+        let clip = [json!("clip_text_model"), Value::Null];
+        let config: Self = folder.config(&file, &[("use_attention_mask", &off), ("model_type", &clip)])?;
+        let widths = [config.vocab_size, config.hidden_size, config.intermediate_size, config.projection_dim];
+        if widths.iter().any(|width| !(1..=MAX_WIDTH).contains(width)) {
+            return Err(corrupt(
+                &file,
+                &format!(
+                    "vocab_size, hidden_size, intermediate_size and projection_dim must be from 1 to {MAX_WIDTH}"
+                ),
+            ));
+        }
+        if !(1..=MAX_LAYERS).contains(&config.num_hidden_layers) || config.max_position_embeddings > MAX_WIDTH {
+            return Err(corrupt(&file, &format!("num_hidden_layers must be from 1 to {MAX_LAYERS}")));
         }
         if config.num_attention_heads == 0 || !config.hidden_size.is_multiple_of(config.num_attention_heads) {
             return Err(corrupt(&file, "num_attention_heads does not divide hidden_size"));
@@ -82,29 +119,35 @@ impl Config {
 pub(super) struct TextEncoder {
     token_embedding: Embedding,
     position_embedding: Embedding,
-    layers: Vec<Layer>,
+    layers: Vec<Block>,
     final_norm: LayerNorm,
     projection: Option<Linear>,
+    layer: Layer,
+    /// The end token; none for the highest of a text.
+    end: Option<u32>,
     device: Device,
 }
 
 /// What an encoder makes of a batch of texts.
 #[derive(Debug)]
 pub(super) struct Encoded {
-    /// Hidden states before the last layer: (batch, tokens, `hidden_size`).
+    /// Hidden states of the layer that is read: (texts, tokens, `hidden_size`).
     pub(super) hidden: Tensor,
-    /// The projected state of the end token: (batch, `projection_dim`); of the encoder that has a projection.
+    /// The projected state of the end token: (texts, `projection_dim`); of an encoder that has a projection.
     pub(super) pooled: Option<Tensor>,
 }
 
 impl TextEncoder {
-    /// Builds an encoder; `projected` for the second one.
-    pub(super) fn new(vb: &VarBuilder, config: &Config, projected: bool) -> Result<Self> {
-        let model = vb.pp("text_model");
+    /// Builds an encoder that is read at `layer`; `projected` where it has a projection.
+    pub(super) fn new(vb: &VarBuilder, config: &Config, layer: Layer, projected: bool) -> Result<Self> {
+        // transformers 5 writes an encoder without a projection without this prefix; a file with neither lacks the old one
+        let bare = !vb.contains_tensor("text_model.embeddings.token_embedding.weight")
+            && vb.contains_tensor("embeddings.token_embedding.weight");
+        let model = if bare { vb.clone() } else { vb.pp("text_model") };
         let embeddings = model.pp("embeddings");
         let width = config.hidden_size;
         let layers = (0..config.num_hidden_layers)
-            .map(|i| Layer::new(&model.pp("encoder").pp("layers").pp(i), config))
+            .map(|i| Block::new(&model.pp("encoder").pp("layers").pp(i), config))
             .collect::<Result<_>>()?;
         let project = || linear_no_bias(width, config.projection_dim, vb.pp("text_projection"));
         Ok(Self {
@@ -113,34 +156,46 @@ impl TextEncoder {
             layers,
             final_norm: layer_norm(width, config.layer_norm_eps, model.pp("final_layer_norm"))?,
             projection: projected.then(project).transpose()?,
+            layer,
+            end: config.eos_token_id.filter(|end| *end != OLD_END),
             device: vb.device().clone(),
         })
     }
 
-    /// Encodes texts of one length.
-    pub(super) fn encode(&self, texts: &[&Tokens]) -> Result<Encoded> {
-        let length = texts.first().map_or(0, |text| text.ids.len());
-        let ids: Vec<u32> = texts.iter().flat_map(|text| text.ids.iter().copied()).collect();
+    /// Encodes texts of one length, each as its tokens.
+    pub(super) fn encode(&self, texts: &[&[u32]]) -> Result<Encoded> {
+        let length = texts.first().map_or(0, |text| text.len());
+        let ids: Vec<u32> = texts.iter().flat_map(|text| text.iter().copied()).collect();
         let ids = Tensor::from_vec(ids, (texts.len(), length), &self.device)?;
         let positions = Tensor::arange(0, length as u32, &self.device)?.unsqueeze(0)?;
         let embedded = self.token_embedding.forward(&ids)?;
         let mut states = embedded.broadcast_add(&self.position_embedding.forward(&positions)?)?;
         let mask = causal_mask(length, &self.device)?;
 
-        let mut hidden = states.clone();
+        let mut before = states.clone();
         for layer in &self.layers {
-            hidden = states;
-            states = layer.forward(&hidden, &mask)?;
+            before = states;
+            states = layer.forward(&before, &mask)?;
         }
         let pooled = match &self.projection {
             None => None,
             Some(projection) => {
-                let ends = texts.iter().enumerate().map(|(row, text)| states.i((row, text.end)));
+                let ends = texts.iter().enumerate().map(|(row, text)| states.i((row, self.end_of(text))));
                 let ends = Tensor::stack(&ends.collect::<Result<Vec<_>>>()?, 0)?;
                 Some(projection.forward(&self.final_norm.forward(&ends)?)?)
             }
         };
+        let hidden = match self.layer {
+            Layer::Last => self.final_norm.forward(&states)?,
+            Layer::Penultimate => before,
+        };
         Ok(Encoded { hidden, pooled })
+    }
+
+    /// Where a text ends, as transformers tells it; its first token where it has no end.
+    fn end_of(&self, text: &[u32]) -> usize {
+        let end = self.end.or_else(|| text.iter().max().copied());
+        text.iter().position(|token| Some(*token) == end).unwrap_or(0)
     }
 }
 
@@ -152,7 +207,7 @@ fn causal_mask(length: usize, device: &Device) -> Result<Tensor> {
 }
 
 #[derive(Debug)]
-struct Layer {
+struct Block {
     norm1: LayerNorm,
     query: Linear,
     key: Linear,
@@ -165,7 +220,7 @@ struct Layer {
     activation: Activation,
 }
 
-impl Layer {
+impl Block {
     fn new(vb: &VarBuilder, config: &Config) -> Result<Self> {
         let width = config.hidden_size;
         let attn = vb.pp("self_attn");
@@ -188,18 +243,14 @@ impl Layer {
         let normed = self.norm1.forward(x)?;
         let (query, key, value) =
             (self.query.forward(&normed)?, self.key.forward(&normed)?, self.value.forward(&normed)?);
-        let attended = attention(&query, &key, &value, self.heads, Some(mask))?;
+        let attended = attention(&query, &key, &value, self.heads, Scores::Masked(mask))?;
         let x = (x + self.out.forward(&attended)?)?;
         let inner = self.up.forward(&self.norm2.forward(&x)?)?;
         let inner = match self.activation {
             Activation::QuickGelu => (&inner * sigmoid(&(&inner * 1.702)?)?)?,
             Activation::Gelu => inner.gelu_erf()?,
+            Activation::TanhGelu => inner.gelu()?,
         };
         x + self.down.forward(&inner)?
     }
-}
-
-/// Joins the hidden states of the two encoders, as SDXL's UNet takes them.
-pub(super) fn join(first: &Tensor, second: &Tensor) -> Result<Tensor> {
-    Tensor::cat(&[first, second], D::Minus1)
 }

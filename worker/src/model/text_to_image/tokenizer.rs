@@ -15,22 +15,10 @@ use crate::model::LoadError;
 /// How CLIP cuts a text into words before it looks for byte pairs.
 const WORDS: &str = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
 
-/// A text as an encoder reads it: always of the encoder's full length.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Tokens {
-    pub(super) ids: Vec<u32>,
-    /// Where the text's first end token is.
-    pub(super) end: usize,
-}
-
 /// Why a text has no tokens.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum TokenizeError {
-    #[error("has {found} tokens where the model reads at most {most}; shorten it")]
-    TooLong { found: usize, most: usize },
-    #[error("cannot be tokenized: {0}")]
-    Failed(String),
-}
+#[error("cannot be tokenized: {0}")]
+pub(super) struct TokenizeError(String);
 
 #[derive(Debug)]
 pub(super) struct Tokenizer {
@@ -114,22 +102,26 @@ impl Tokenizer {
         self.length
     }
 
-    /// The tokens of a text between its begin and end tokens, filled up to the full length. A text that is too long is
-    /// an error: cut in silence, it would give a picture of something else.
-    pub(super) fn encode(&self, text: &str) -> Result<Tokens, TokenizeError> {
-        let encoding = self.inner.encode_fast(text, false).map_err(|error| TokenizeError::Failed(error.to_string()))?;
-        let words = encoding.get_ids();
-        let found = words.len() + 2;
-        if found > self.length {
-            return Err(TokenizeError::TooLong { found, most: self.length });
-        }
+    /// How many tokens of a text fit between its begin and end tokens.
+    pub(super) fn room(&self) -> usize {
+        self.length - 2
+    }
+
+    /// The tokens of a text alone.
+    pub(super) fn words(&self, text: &str) -> Result<Vec<u32>, TokenizeError> {
+        let encoding = self.inner.encode_fast(text, false).map_err(|error| TokenizeError(error.to_string()))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// A chunk of at most [`Self::room`] tokens as the encoder reads it: between begin and end, filled up to the full
+    /// length.
+    pub(super) fn frame(&self, words: &[u32]) -> Vec<u32> {
         let mut ids = Vec::with_capacity(self.length);
         ids.push(self.begin);
-        ids.extend(words);
+        ids.extend(words.iter().take(self.room()));
         ids.push(self.end);
         ids.resize(self.length, self.pad);
-        let end = ids.iter().position(|id| *id == self.end).unwrap_or(found - 1);
-        Ok(Tokens { ids, end })
+        ids
     }
 }
 

@@ -1,38 +1,58 @@
-//! SDXL's UNet, after diffusers' `UNet2DConditionModel` with `text_time` conditioning: the pooled text and the
-//! picture's sizes are added to the timestep's embedding, which candle's own UNet leaves out.
+//! diffusers' `UNet2DConditionModel`, for rows that are each at a timestep of their own. SDXL's `text_time` conditioning
+//! (pooled text and the picture's sizes, added to the timestep's embedding) is what candle's own UNet leaves out.
 
-use candle_core::{DType, Module, Result, Tensor};
+use candle_core::{Module, Result, Tensor};
 use candle_nn::{Conv2d, GroupNorm, VarBuilder, group_norm, ops::silu};
-use candle_transformers::models::stable_diffusion::embeddings::{TimestepEmbedding, Timesteps};
 use candle_transformers::models::stable_diffusion::resnet::ResnetBlock2D;
 
-use super::unet_blocks::{Attends, Shared, Transformer, Unit, conv3, resnet};
-use super::unet_config::Config;
+use super::embeddings::{Sinusoids, TimeEmbedding};
+use super::unet_blocks::{Shared, Transformer, Unit, conv3, resnet};
+use super::unet_config::{Config, Mid, TextTime};
 
 /// A UNet with its weights.
 #[derive(Debug)]
 pub(super) struct UNet {
-    time_proj: Timesteps,
-    time_embedding: TimestepEmbedding,
-    add_time_proj: Timesteps,
-    add_embedding: TimestepEmbedding,
+    sinusoids: Sinusoids,
+    time_embedding: TimeEmbedding,
+    /// Width of the guidance's embedding, in models that take it as an input.
+    guidance_channels: Option<usize>,
+    added: Option<Added>,
     conv_in: Conv2d,
     down: Vec<DownBlock>,
-    mid: MidBlock,
+    mid: Option<MidBlock>,
     up: Vec<UpBlock>,
     norm_out: GroupNorm,
     conv_out: Conv2d,
 }
 
-/// What a picture is to be, besides its latents.
+/// The embedding of pooled text and sizes.
+#[derive(Debug)]
+struct Added {
+    sinusoids: Sinusoids,
+    embedding: TimeEmbedding,
+}
+
+/// What each row of a pass is to be, besides its latents.
 #[derive(Debug)]
 pub(super) struct Conditioning {
-    /// Hidden states of both text encoders: (batch, tokens, channels).
+    /// The training timestep that each row is at.
+    pub(super) timesteps: Vec<f32>,
+    /// Each row's guidance; read by models that take it as an input.
+    pub(super) guidance: Vec<f32>,
+    /// Hidden states of the text encoders: (rows, tokens, channels).
     pub(super) context: Tensor,
-    /// Pooled text: (batch, channels).
+    /// Of SDXL.
+    pub(super) added: Option<TextAndSizes>,
+}
+
+/// What SDXL's UNet is told beside the text.
+#[derive(Debug, Clone)]
+pub(super) struct TextAndSizes {
+    /// Pooled text: (rows, channels).
     pub(super) pooled: Tensor,
-    /// Original height and width, top and left of the crop, target height and width: (batch, 6), f32.
-    pub(super) sizes: Tensor,
+    /// Original height and width, top and left of the crop, and target height and width or an aesthetic score; the same
+    /// number of them for each row.
+    pub(super) sizes: Vec<f32>,
 }
 
 #[derive(Debug)]
@@ -44,8 +64,7 @@ struct DownBlock {
 #[derive(Debug)]
 struct MidBlock {
     first: ResnetBlock2D,
-    transformer: Transformer,
-    last: ResnetBlock2D,
+    rest: Option<(Transformer, ResnetBlock2D)>,
 }
 
 #[derive(Debug)]
@@ -55,42 +74,48 @@ struct UpBlock {
 }
 
 impl UNet {
-    pub(super) fn new(vb: &VarBuilder, config: &Config) -> Result<Self> {
+    /// Builds a UNet; `text_time` is the config's own.
+    pub(super) fn new(vb: &VarBuilder, config: &Config, text_time: Option<TextTime>) -> Result<Self> {
         let channels = &config.block_out_channels;
         let last = channels.len() - 1;
         let (narrow, wide) = (channels[0], channels[last]);
         let time_channels = narrow * 4;
-        let shared = Shared {
-            time_channels,
-            context_channels: config.cross_attention_dim,
-            groups: config.norm_num_groups,
-            epsilon: config.norm_eps,
+        let shared =
+            Shared { time_channels: Some(time_channels), groups: config.norm_num_groups, epsilon: config.norm_eps };
+        let sinusoids =
+            |channels| Sinusoids { channels, cosines_first: config.flip_sin_to_cos, shift: config.freq_shift };
+        let added = |text_time: TextTime| -> Result<Added> {
+            Ok(Added {
+                sinusoids: sinusoids(text_time.size_channels),
+                embedding: TimeEmbedding::new(&vb.pp("add_embedding"), text_time.input, time_channels, None)?,
+            })
         };
-        let timesteps = |width| Timesteps::new(width, config.flip_sin_to_cos, config.freq_shift);
         let down = (0..=last).map(|i| down_block(&vb.pp("down_blocks").pp(i), config, i, shared));
         let up = (0..=last).map(|i| up_block(&vb.pp("up_blocks").pp(i), config, i, shared));
+        let guidance_channels = config.time_cond_proj_dim;
         Ok(Self {
-            time_proj: timesteps(narrow),
-            time_embedding: TimestepEmbedding::new(vb.pp("time_embedding"), narrow, time_channels)?,
-            add_time_proj: timesteps(config.addition_time_embed_dim),
-            add_embedding: TimestepEmbedding::new(
-                vb.pp("add_embedding"),
-                config.projection_class_embeddings_input_dim,
-                time_channels,
-            )?,
+            sinusoids: sinusoids(narrow),
+            time_embedding: TimeEmbedding::new(&vb.pp("time_embedding"), narrow, time_channels, guidance_channels)?,
+            guidance_channels,
+            added: text_time.map(added).transpose()?,
             conv_in: conv3(vb.pp("conv_in"), config.in_channels, narrow, 1)?,
             down: down.collect::<Result<_>>()?,
-            mid: mid_block(&vb.pp("mid_block"), wide, config.attends(last), shared)?,
+            mid: mid_block(&vb.pp("mid_block"), wide, config.mid(), shared)?,
             up: up.collect::<Result<_>>()?,
             norm_out: group_norm(shared.groups, narrow, shared.epsilon, vb.pp("conv_norm_out"))?,
             conv_out: conv3(vb.pp("conv_out"), narrow, config.out_channels, 1)?,
         })
     }
 
-    /// The UNet's guess for `latents` (batch, channels, height, width) at `timestep`.
-    pub(super) fn forward(&self, latents: &Tensor, timestep: f64, conditioning: &Conditioning) -> Result<Tensor> {
+    /// Whether the model takes guidance as an input, so that one row does for a picture.
+    pub(super) fn takes_guidance(&self) -> bool {
+        self.guidance_channels.is_some()
+    }
+
+    /// The UNet's guess for `latents` (rows, channels, height, width), in their number format.
+    pub(super) fn forward(&self, latents: &Tensor, conditioning: &Conditioning) -> Result<Tensor> {
         let context = &conditioning.context;
-        let time = self.embed(latents, timestep, conditioning)?;
+        let time = self.embed(latents, conditioning)?;
         let mut x = self.conv_in.forward(latents)?;
         let mut skips = vec![x.clone()];
         for block in &self.down {
@@ -103,9 +128,12 @@ impl UNet {
                 skips.push(x.clone());
             }
         }
-        x = self.mid.first.forward(&x, Some(&time))?;
-        x = self.mid.transformer.forward(&x, context)?;
-        x = self.mid.last.forward(&x, Some(&time))?;
+        if let Some(mid) = &self.mid {
+            x = mid.first.forward(&x, Some(&time))?;
+            if let Some((transformer, last)) = &mid.rest {
+                x = last.forward(&transformer.forward(&x, context)?, Some(&time))?;
+            }
+        }
         for block in &self.up {
             for unit in &block.units {
                 let skip = skips.pop().ok_or_else(|| candle_core::Error::Msg("the UNet is out of balance".into()))?;
@@ -120,16 +148,19 @@ impl UNet {
         self.conv_out.forward(&silu(&self.norm_out.forward(&x)?)?)
     }
 
-    /// The embedding of timestep, pooled text and sizes. Sinusoids are computed in f32: f16 cannot tell timestep 999
-    /// from 999.5.
-    fn embed(&self, latents: &Tensor, timestep: f64, conditioning: &Conditioning) -> Result<Tensor> {
-        let (batch, dtype) = (latents.dim(0)?, latents.dtype());
-        let timesteps = Tensor::full(timestep as f32, batch, latents.device())?;
-        let time = self.time_embedding.forward(&self.time_proj.forward(&timesteps)?.to_dtype(dtype)?)?;
-        let sizes = self.add_time_proj.forward(&conditioning.sizes.to_dtype(DType::F32)?.flatten_all()?)?;
-        let sizes = sizes.reshape((batch, ()))?.to_dtype(dtype)?;
-        let added = Tensor::cat(&[&conditioning.pooled, &sizes], 1)?;
-        time + self.add_embedding.forward(&added)?
+    /// The embedding of each row's timestep, guidance, pooled text and sizes: (rows, channels).
+    fn embed(&self, latents: &Tensor, conditioning: &Conditioning) -> Result<Tensor> {
+        let (rows, dtype, device) = (latents.dim(0)?, latents.dtype(), latents.device());
+        let timesteps = self.sinusoids.of(&conditioning.timesteps, device)?;
+        let guidance = self
+            .guidance_channels
+            .map(|channels| Sinusoids::of_guidance(channels, &conditioning.guidance, device))
+            .transpose()?;
+        let time = self.time_embedding.forward(&timesteps, guidance.as_ref(), dtype)?;
+        let (Some(added), Some(given)) = (&self.added, &conditioning.added) else { return Ok(time) };
+        let sizes = added.sinusoids.of(&given.sizes, device)?.reshape((rows, ()))?.to_dtype(dtype)?;
+        let given = Tensor::cat(&[&given.pooled, &sizes], 1)?;
+        time + added.embedding.forward(&given, None, dtype)?
     }
 }
 
@@ -141,18 +172,22 @@ fn down_block(vb: &VarBuilder, config: &Config, index: usize, shared: Shared) ->
     let unit = |i| Unit::new(vb, i, (if i == 0 { input } else { output }, output), attends, shared);
     let downsample = || conv3(vb.pp("downsamplers").pp(0).pp("conv"), output, output, 2);
     Ok(DownBlock {
-        units: (0..config.layers_per_block).map(unit).collect::<Result<_>>()?,
+        units: (0..config.layers(index)).map(unit).collect::<Result<_>>()?,
         downsample: (index + 1 < channels.len()).then(downsample).transpose()?,
     })
 }
 
-fn mid_block(vb: &VarBuilder, channels: usize, attends: Attends, shared: Shared) -> Result<MidBlock> {
+fn mid_block(vb: &VarBuilder, channels: usize, mid: Mid, shared: Shared) -> Result<Option<MidBlock>> {
     let resnets = vb.pp("resnets");
-    Ok(MidBlock {
-        first: resnet(resnets.pp(0), channels, channels, shared)?,
-        transformer: Transformer::new(&vb.pp("attentions").pp(0), channels, attends, shared)?,
-        last: resnet(resnets.pp(1), channels, channels, shared)?,
-    })
+    let rest = match mid {
+        Mid::None => return Ok(None),
+        Mid::Resnet => None,
+        Mid::Attends(attends) => Some((
+            Transformer::new(&vb.pp("attentions").pp(0), channels, attends, shared)?,
+            resnet(resnets.pp(1), channels, channels, shared)?,
+        )),
+    };
+    Ok(Some(MidBlock { first: resnet(resnets.pp(0), channels, channels, shared)?, rest }))
 }
 
 /// Block `index` on the way up mirrors one on the way down; each of its units takes a skip from there.
@@ -162,15 +197,15 @@ fn up_block(vb: &VarBuilder, config: &Config, index: usize, shared: Shared) -> R
     let output = channels[mirror];
     let before = channels[(mirror + 1).min(channels.len() - 1)];
     let skip_last = channels[mirror.saturating_sub(1)];
-    let attends = config.up_attends(index);
+    let (attends, layers) = (config.up_attends(index), config.layers(mirror));
     let unit = |i| {
         let from = if i == 0 { before } else { output };
-        let skip = if i == config.layers_per_block { skip_last } else { output };
+        let skip = if i == layers { skip_last } else { output };
         Unit::new(vb, i, (from + skip, output), attends, shared)
     };
     let upsample = || conv3(vb.pp("upsamplers").pp(0).pp("conv"), output, output, 1);
     Ok(UpBlock {
-        units: (0..=config.layers_per_block).map(unit).collect::<Result<_>>()?,
+        units: (0..=layers).map(unit).collect::<Result<_>>()?,
         upsample: (mirror > 0).then(upsample).transpose()?,
     })
 }

@@ -8,13 +8,13 @@ use candle_nn::{
 };
 use candle_transformers::models::stable_diffusion::resnet::{ResnetBlock2D, ResnetBlock2DConfig};
 
-use super::attention::attention;
+use super::attention::{Scores, attention};
 
 /// What all blocks of one UNet have in common.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Shared {
-    pub(super) time_channels: usize,
-    pub(super) context_channels: usize,
+    /// Width of the timestep's embedding; none where there is no timestep, as in a VAE.
+    pub(super) time_channels: Option<usize>,
     pub(super) groups: usize,
     pub(super) epsilon: f64,
 }
@@ -24,6 +24,14 @@ pub(super) struct Shared {
 pub(super) struct Attends {
     pub(super) heads: usize,
     pub(super) layers: usize,
+    /// Width of the text.
+    pub(super) context: usize,
+    /// The first attention is to the text too, not among the latents.
+    pub(super) only_text: bool,
+    /// Whether the way in and out is a linear layer or a convolution of 1 × 1.
+    pub(super) linear: bool,
+    /// Scores are computed in f32.
+    pub(super) upcast: bool,
 }
 
 /// A residual block, and the transformer that follows it where the block type has one.
@@ -60,7 +68,7 @@ impl Unit {
 pub(super) fn resnet(vb: VarBuilder, input: usize, output: usize, shared: Shared) -> Result<ResnetBlock2D> {
     let config = ResnetBlock2DConfig {
         out_channels: Some(output),
-        temb_channels: Some(shared.time_channels),
+        temb_channels: shared.time_channels,
         groups: shared.groups,
         eps: shared.epsilon,
         ..ResnetBlock2DConfig::default()
@@ -73,36 +81,64 @@ pub(super) fn conv3(vb: VarBuilder, input: usize, output: usize, stride: usize) 
     conv2d(input, output, 3, Conv2dConfig { padding: 1, stride, ..Conv2dConfig::default() }, vb)
 }
 
-/// diffusers' `Transformer2DModel` with linear projections.
+/// The way into a transformer and out of it.
+#[derive(Debug)]
+enum Projection {
+    Linear(Linear),
+    /// Of 1 × 1, as in models before Stable Diffusion 2.
+    Conv(Conv2d),
+}
+
+impl Projection {
+    fn new(vb: VarBuilder, channels: usize, linear_projection: bool) -> Result<Self> {
+        Ok(if linear_projection {
+            Self::Linear(linear(channels, channels, vb)?)
+        } else {
+            Self::Conv(conv2d(channels, channels, 1, Conv2dConfig::default(), vb)?)
+        })
+    }
+}
+
+/// diffusers' `Transformer2DModel` over latents.
 #[derive(Debug)]
 pub(super) struct Transformer {
     norm: GroupNorm,
-    project_in: Linear,
+    project_in: Projection,
     layers: Vec<Layer>,
-    project_out: Linear,
+    project_out: Projection,
 }
 
 impl Transformer {
     pub(super) fn new(vb: &VarBuilder, channels: usize, attends: Attends, shared: Shared) -> Result<Self> {
         let blocks = vb.pp("transformer_blocks");
-        let layer = |i| Layer::new(&blocks.pp(i), channels, attends.heads, shared.context_channels);
+        let layer = |i| Layer::new(&blocks.pp(i), channels, attends);
         Ok(Self {
             norm: group_norm(shared.groups, channels, 1e-6, vb.pp("norm"))?,
-            project_in: linear(channels, channels, vb.pp("proj_in"))?,
+            project_in: Projection::new(vb.pp("proj_in"), channels, attends.linear)?,
             layers: (0..attends.layers).map(layer).collect::<Result<_>>()?,
-            project_out: linear(channels, channels, vb.pp("proj_out"))?,
+            project_out: Projection::new(vb.pp("proj_out"), channels, attends.linear)?,
         })
     }
 
+    /// `x` (rows, channels, height, width) with the text `context` (rows, tokens, width) worked in.
     pub(super) fn forward(&self, x: &Tensor, context: &Tensor) -> Result<Tensor> {
-        let (batch, channels, height, width) = x.dims4()?;
-        let tokens = self.norm.forward(x)?.permute((0, 2, 3, 1))?.reshape((batch, height * width, channels))?;
-        let mut tokens = self.project_in.forward(&tokens)?;
+        let (rows, channels, height, width) = x.dims4()?;
+        let to_tokens = |x: &Tensor| x.permute((0, 2, 3, 1))?.reshape((rows, height * width, channels));
+        let to_latents =
+            |x: &Tensor| x.reshape((rows, height, width, channels))?.permute((0, 3, 1, 2))?.contiguous();
+        let normed = self.norm.forward(x)?;
+        let mut tokens = match &self.project_in {
+            Projection::Linear(project) => project.forward(&to_tokens(&normed)?)?,
+            Projection::Conv(project) => to_tokens(&project.forward(&normed)?)?,
+        };
         for layer in &self.layers {
             tokens = layer.forward(&tokens, context)?;
         }
-        let tokens = self.project_out.forward(&tokens)?;
-        tokens.reshape((batch, height, width, channels))?.permute((0, 3, 1, 2))?.contiguous()? + x
+        let out = match &self.project_out {
+            Projection::Linear(project) => to_latents(&project.forward(&tokens)?)?,
+            Projection::Conv(project) => project.forward(&to_latents(&tokens)?)?,
+        };
+        out + x
     }
 }
 
@@ -110,7 +146,9 @@ impl Transformer {
 #[derive(Debug)]
 struct Layer {
     norm1: LayerNorm,
-    to_self: Attention,
+    first: Attention,
+    /// Whether the first attention is to the text.
+    only_text: bool,
     norm2: LayerNorm,
     to_text: Attention,
     norm3: LayerNorm,
@@ -119,14 +157,16 @@ struct Layer {
 }
 
 impl Layer {
-    fn new(vb: &VarBuilder, channels: usize, heads: usize, context: usize) -> Result<Self> {
+    fn new(vb: &VarBuilder, channels: usize, attends: Attends) -> Result<Self> {
         let norm = |name: &str| layer_norm(channels, 1e-5, vb.pp(name));
         let feed = vb.pp("ff").pp("net");
+        let first = if attends.only_text { attends.context } else { channels };
         Ok(Self {
             norm1: norm("norm1")?,
-            to_self: Attention::new(&vb.pp("attn1"), channels, channels, heads)?,
+            first: Attention::new(&vb.pp("attn1"), channels, first, attends)?,
+            only_text: attends.only_text,
             norm2: norm("norm2")?,
-            to_text: Attention::new(&vb.pp("attn2"), channels, context, heads)?,
+            to_text: Attention::new(&vb.pp("attn2"), channels, attends.context, attends)?,
             norm3: norm("norm3")?,
             gate: linear(channels, channels * 8, feed.pp("0").pp("proj"))?,
             out: linear(channels * 4, channels, feed.pp("2"))?,
@@ -135,7 +175,7 @@ impl Layer {
 
     fn forward(&self, x: &Tensor, context: &Tensor) -> Result<Tensor> {
         let normed = self.norm1.forward(x)?;
-        let x = (x + self.to_self.forward(&normed, &normed)?)?;
+        let x = (x + self.first.forward(&normed, if self.only_text { context } else { &normed })?)?;
         let x = (&x + self.to_text.forward(&self.norm2.forward(&x)?, context)?)?;
         let wide = self.gate.forward(&self.norm3.forward(&x)?)?;
         let half = wide.dim(D::Minus1)? / 2;
@@ -151,21 +191,24 @@ struct Attention {
     value: Linear,
     out: Linear,
     heads: usize,
+    upcast: bool,
 }
 
 impl Attention {
-    fn new(vb: &VarBuilder, channels: usize, context: usize, heads: usize) -> Result<Self> {
+    fn new(vb: &VarBuilder, channels: usize, context: usize, attends: Attends) -> Result<Self> {
         Ok(Self {
             query: linear_no_bias(channels, channels, vb.pp("to_q"))?,
             key: linear_no_bias(context, channels, vb.pp("to_k"))?,
             value: linear_no_bias(context, channels, vb.pp("to_v"))?,
             out: linear(channels, channels, vb.pp("to_out").pp("0"))?,
-            heads,
+            heads: attends.heads,
+            upcast: attends.upcast,
         })
     }
 
     fn forward(&self, x: &Tensor, context: &Tensor) -> Result<Tensor> {
         let (query, key, value) = (self.query.forward(x)?, self.key.forward(context)?, self.value.forward(context)?);
-        self.out.forward(&attention(&query, &key, &value, self.heads, None)?)
+        let scores = if self.upcast { Scores::Upcast } else { Scores::Plain };
+        self.out.forward(&attention(&query, &key, &value, self.heads, scores)?)
     }
 }

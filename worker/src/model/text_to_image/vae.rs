@@ -1,35 +1,67 @@
-//! The decoder half of `AutoencoderKL`: latents to pixels. candle's own building blocks are those of diffusers here.
+//! diffusers' `AutoencoderKL`: latents to pixels, and pixels to latents for pictures that jobs bring along.
 
-use candle_core::{DType, Device, Result, Tensor};
-use candle_nn::VarBuilder;
-use candle_transformers::models::stable_diffusion::vae::{AutoEncoderKL, AutoEncoderKLConfig};
+use candle_core::{DType, Device, Module, Result, Tensor};
+use candle_nn::{Conv2d, Conv2dConfig, VarBuilder, conv2d};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::folder::{Folder, corrupt, unsupported};
+use super::vae_blocks::{Decoder, Encoder, Shape};
 use crate::model::LoadError;
 
 pub(super) const CONFIG: &str = "vae/config.json";
 
-/// `vae/config.json`, in its own words.
+/// More of anything is a mistake in the file, and would only be found when memory runs out.
+const MAX_CHANNELS: usize = 1 << 16;
+const MAX_LAYERS: usize = 64;
+
+/// `vae/config.json`, in its own words and with diffusers' defaults.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Config {
-    in_channels: usize,
-    out_channels: usize,
+    #[serde(default = "four")]
     latent_channels: usize,
+    #[serde(default = "default_channels")]
     block_out_channels: Vec<usize>,
+    #[serde(default = "one")]
     layers_per_block: usize,
+    #[serde(default = "default_groups")]
     norm_num_groups: usize,
+    #[serde(default)]
     down_block_types: Vec<String>,
+    #[serde(default)]
     up_block_types: Vec<String>,
     #[serde(default = "default_scaling")]
     scaling_factor: f64,
+    #[serde(default)]
+    shift_factor: Option<f64>,
+    #[serde(default)]
+    latents_mean: Option<Vec<f32>>,
+    #[serde(default)]
+    latents_std: Option<Vec<f32>>,
     #[serde(default = "yes")]
     force_upcast: bool,
     #[serde(default = "yes")]
     use_quant_conv: bool,
     #[serde(default = "yes")]
     use_post_quant_conv: bool,
+    #[serde(default = "yes")]
+    mid_block_add_attention: bool,
+}
+
+fn one() -> usize {
+    1
+}
+
+fn four() -> usize {
+    4
+}
+
+fn default_channels() -> Vec<usize> {
+    vec![64]
+}
+
+fn default_groups() -> usize {
+    32
 }
 
 fn default_scaling() -> f64 {
@@ -43,12 +75,9 @@ fn yes() -> bool {
 impl Config {
     pub(super) fn read(folder: &Folder) -> std::result::Result<Self, LoadError> {
         let fixed: &[(&str, &[Value])] = &[
-            ("act_fn", &[json!("silu")]),
+            ("act_fn", &[json!("silu"), json!("swish")]),
+            ("in_channels", &[json!(3)]),
             ("out_channels", &[json!(3)]),
-            ("latents_mean", &[Value::Null]),
-            ("latents_std", &[Value::Null]),
-            ("shift_factor", &[Value::Null]),
-            ("mid_block_add_attention", &[json!(true)]),
         ];
         let config: Self = folder.config(CONFIG, fixed)?;
         let odd = |types: &[String], known: &str| types.iter().find(|name| *name != known).cloned();
@@ -57,13 +86,35 @@ impl Config {
         if let Some(block) = odd {
             return Err(unsupported(CONFIG, &format!("blocks of type {block} are not supported")));
         }
-        if config.block_out_channels.is_empty() || config.block_out_channels.len() > 8 {
-            return Err(corrupt(CONFIG, "block_out_channels must have 1 to 8 entries"));
-        }
-        if !config.scaling_factor.is_normal() {
-            return Err(corrupt(CONFIG, "scaling_factor is not a number other than 0"));
+        config.check()?;
+        if config.shift_factor.is_some_and(|shift| shift != 0.0) {
+            tracing::warn!("{CONFIG}: shift_factor is ignored, as diffusers' pipelines of this family do");
         }
         Ok(config)
+    }
+
+    fn check(&self) -> std::result::Result<(), LoadError> {
+        if self.block_out_channels.is_empty() || self.block_out_channels.len() > 8 {
+            return Err(corrupt(CONFIG, "block_out_channels must have 1 to 8 entries"));
+        }
+        let groups = self.norm_num_groups;
+        let good = |channels: &usize| (1..=MAX_CHANNELS).contains(channels) && channels.is_multiple_of(groups);
+        if groups == 0 || !self.block_out_channels.iter().all(good) {
+            return Err(corrupt(CONFIG, "norm_num_groups does not divide every one of block_out_channels"));
+        }
+        if !(1..=MAX_LAYERS).contains(&self.layers_per_block) || !(1..=256).contains(&self.latent_channels) {
+            return Err(corrupt(CONFIG, "layers_per_block must be from 1 to 64 and latent_channels from 1 to 256"));
+        }
+        if !self.scaling_factor.is_normal() {
+            return Err(corrupt(CONFIG, "scaling_factor is not a number other than 0"));
+        }
+        for (name, values) in [("latents_mean", &self.latents_mean), ("latents_std", &self.latents_std)] {
+            if values.as_ref().is_some_and(|values| values.len() != self.latent_channels) {
+                let wanted = self.latent_channels;
+                return Err(corrupt(CONFIG, &format!("{name} must have {wanted} entries, one a latent channel")));
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn latent_channels(&self) -> usize {
@@ -81,35 +132,110 @@ impl Config {
     }
 }
 
-/// A decoder with its weights.
+/// An autoencoder with its weights.
 #[derive(Debug)]
 pub(super) struct Vae {
-    inner: AutoEncoderKL,
+    encoder: Encoder,
+    decoder: Decoder,
+    quant: Option<Conv2d>,
+    post_quant: Option<Conv2d>,
+    latent_channels: usize,
+    /// What latents are multiplied with to be of about unit variance.
     scaling_factor: f64,
+    /// Mean and spread of each latent channel, where the model has them: (1, channels, 1, 1).
+    moments: Option<(Tensor, Tensor)>,
     dtype: DType,
     device: Device,
 }
 
-impl Vae {
-    pub(super) fn new(vb: VarBuilder, config: &Config) -> Result<Self> {
-        let (dtype, device) = (vb.dtype(), vb.device().clone());
-        let inner = AutoEncoderKLConfig {
-            block_out_channels: config.block_out_channels.clone(),
-            layers_per_block: config.layers_per_block,
-            latent_channels: config.latent_channels,
-            norm_num_groups: config.norm_num_groups,
-            use_quant_conv: config.use_quant_conv,
-            use_post_quant_conv: config.use_post_quant_conv,
-        };
-        let inner = AutoEncoderKL::new(vb, config.in_channels, config.out_channels, inner)?;
-        Ok(Self { inner, scaling_factor: config.scaling_factor, dtype, device })
+/// The distribution that a picture was encoded to, f32.
+#[derive(Debug)]
+pub(super) struct Encoded {
+    mean: Tensor,
+    spread: Tensor,
+}
+
+impl Encoded {
+    /// How many numbers a sample takes.
+    pub(super) fn count(&self) -> usize {
+        self.mean.elem_count()
     }
 
-    /// Decodes one picture's latents (1, channels, height, width) to red, green, blue from 0 to 1, row by row. One at
-    /// a time, because the attention in the middle takes memory with the fourth power of a picture's side.
-    pub(super) fn decode(&self, latents: &Tensor) -> Result<Vec<f32>> {
-        let latents = (latents.to_device(&self.device)? / self.scaling_factor)?.to_dtype(self.dtype)?;
-        let pixels = self.inner.decode(&latents)?.squeeze(0)?.to_dtype(DType::F32)?;
-        ((pixels / 2.0)? + 0.5)?.permute((1, 2, 0))?.flatten_all()?.to_vec1()
+    /// A sample from it, by this noise; unscaled.
+    pub(super) fn sample(&self, noise: Vec<f32>) -> Result<Tensor> {
+        let noise = Tensor::from_vec(noise, self.mean.shape(), self.mean.device())?;
+        &self.mean + (&self.spread * noise)?
+    }
+}
+
+impl Vae {
+    pub(super) fn new(vb: &VarBuilder, config: &Config) -> Result<Self> {
+        let (dtype, device) = (vb.dtype(), vb.device().clone());
+        let shape = Shape {
+            channels: &config.block_out_channels,
+            layers: config.layers_per_block,
+            groups: config.norm_num_groups,
+            attends: config.mid_block_add_attention,
+        };
+        let latent = config.latent_channels;
+        let pointwise = |name: &str, channels| conv2d(channels, channels, 1, Conv2dConfig::default(), vb.pp(name));
+        let column = |values: &[f32]| Tensor::from_slice(values, (1, latent, 1, 1), &device);
+        let moments = match (&config.latents_mean, &config.latents_std) {
+            (Some(mean), Some(spread)) => Some((column(mean)?, column(spread)?)),
+            _ => None,
+        };
+        Ok(Self {
+            encoder: Encoder::new(&vb.pp("encoder"), 3, latent, shape)?,
+            decoder: Decoder::new(&vb.pp("decoder"), latent, 3, shape)?,
+            quant: config.use_quant_conv.then(|| pointwise("quant_conv", latent * 2)).transpose()?,
+            post_quant: config.use_post_quant_conv.then(|| pointwise("post_quant_conv", latent)).transpose()?,
+            latent_channels: latent,
+            scaling_factor: config.scaling_factor,
+            moments,
+            dtype,
+            device,
+        })
+    }
+
+    /// Decodes one picture's latents (1, channels, height, width) to (3, height · scale, width · scale), from −1 to 1
+    /// more or less, f32. One at a time, because the attention in the middle takes memory with the fourth power of a
+    /// picture's side.
+    pub(super) fn decode(&self, latents: &Tensor) -> Result<Tensor> {
+        let latents = latents.to_device(&self.device)?.to_dtype(DType::F32)?;
+        let latents = match &self.moments {
+            Some((mean, spread)) => {
+                (latents.broadcast_mul(spread)? / self.scaling_factor)?.broadcast_add(mean)?
+            }
+            None => (latents / self.scaling_factor)?,
+        };
+        let latents = latents.to_dtype(self.dtype)?;
+        let latents = match &self.post_quant {
+            Some(conv) => conv.forward(&latents)?,
+            None => latents,
+        };
+        self.decoder.forward(&latents)?.squeeze(0)?.to_dtype(DType::F32)
+    }
+
+    /// Encodes one picture (1, 3, height, width), from −1 to 1.
+    pub(super) fn encode(&self, pixels: &Tensor) -> Result<Encoded> {
+        let parameters = self.encoder.forward(&pixels.to_device(&self.device)?.to_dtype(self.dtype)?)?;
+        let parameters = match &self.quant {
+            Some(conv) => conv.forward(&parameters)?,
+            None => parameters,
+        };
+        let parameters = parameters.to_dtype(DType::F32)?;
+        let latent = self.latent_channels;
+        let variance = parameters.narrow(1, latent, latent)?.clamp(-30f32, 20f32)?;
+        Ok(Encoded { mean: parameters.narrow(1, 0, latent)?, spread: (variance * 0.5)?.exp()? })
+    }
+
+    /// A sample of `encode` as the UNet knows latents.
+    pub(super) fn scaled(&self, sample: &Tensor) -> Result<Tensor> {
+        match &self.moments {
+            Some((mean, spread)) => {
+                (sample.broadcast_sub(mean)? * self.scaling_factor)?.broadcast_div(spread)
+            }
+            None => sample * self.scaling_factor,
+        }
     }
 }

@@ -14,7 +14,7 @@ use candle_nn::{Init, VarBuilder};
 use safetensors::tensor::{Metadata, TensorInfo};
 
 use super::folder::{corrupt, unreadable};
-use crate::model::LoadError;
+use crate::model::{LoadError, RunError};
 
 /// A longer header is no header; the format's own limit.
 const MAX_HEADER: u64 = 100_000_000;
@@ -143,4 +143,13 @@ pub(super) fn cause(error: &Error) -> &Error {
 pub(super) fn is_out_of_memory(error: &Error) -> bool {
     let text = error.to_string().to_lowercase();
     ["out of memory", "out_of_memory", "alloc_failed"].iter().any(|words| text.contains(words))
+}
+
+/// What a failure of the model is to the job.
+pub(super) fn run_error(error: Error) -> RunError {
+    let error = cause(&error);
+    if is_out_of_memory(error) {
+        return RunError::OutOfMemory(error.to_string());
+    }
+    RunError::Model(error.to_string())
 }
