@@ -1,0 +1,1 @@
+def make(goldens): pass
