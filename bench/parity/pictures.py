@@ -1,0 +1,121 @@
+"""Whole pictures: what diffusers' pipelines make of a job, in the worker's own words."""
+import contextlib
+import json
+import shutil
+
+import numpy as np
+import torch
+from PIL import Image
+
+PROMPT = "a photo of a cat on mars"
+SCHEDULERS = ["EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler", "DDIMScheduler", "DPMSolverMultistepScheduler",
+              "LCMScheduler", "UniPCMultistepScheduler", "PNDMScheduler"]
+
+
+def cases():
+    """Each: name, model, seed of its weights, the job's input, and what is changed in scheduler_config.json."""
+    job = {"prompt": PROMPT, "width": 64, "height": 64, "steps": 20, "guidance_scale": 5.0, "seed": 7}
+    few = {"steps": 4, "guidance_scale": 0.0}
+    for model in ("sdxl", "turbo", "sd15", "sd21"):
+        for seed in (1, 2, 3):
+            yield f"{model}-{seed}", model, seed, job | ({} if model != "turbo" else few) | {"seed": 6 + seed}, {}
+    for model in ("sdxl", "sd15", "sd21"):
+        for scheduler in SCHEDULERS:
+            # DDIM clips by default, which makes a random model chaotic: the last bit of an input decides what is seen
+            changed = {"clip_sample": False} if scheduler == "DDIMScheduler" else {}
+            yield f"{model}-{scheduler}", model, 1, job | {"scheduler": scheduler}, changed
+    for model in ("sdxl", "sd15"):
+        yield f"{model}-unguided", model, 1, job | {"guidance_scale": 1.0}, {}
+        yield f"{model}-rescale", model, 1, job | {"guidance_rescale": 0.7, "guidance_scale": 9.0}, {}
+        yield f"{model}-negative", model, 1, job | {"negative_prompt": "a dark blurry painting", "seed": 2**63}, {}
+        yield f"{model}-blank", model, 1, job | {"negative_prompt": ""}, {}
+        yield f"{model}-two", model, 1, job | {"num_images": 2, "scheduler": "EulerAncestralDiscreteScheduler"}, {}
+        yield f"{model}-wide", model, 1, job | {"width": 104, "height": 72, "steps": 5}, {}
+        yield f"{model}-karras", model, 1, job | {"scheduler": "DPMSolverMultistepScheduler"}, {"use_karras_sigmas": True}
+        image = job | {"image": "input.png", "strength": 0.6}
+        yield f"{model}-image", model, 1, image, {}
+        yield f"{model}-image-ancestral", model, 1, image | {"scheduler": "EulerAncestralDiscreteScheduler"}, {}
+        yield f"{model}-image-lcm", model, 1, image | {"scheduler": "LCMScheduler", "steps": 8}, {}
+        yield f"{model}-image-dpm", model, 1, image | {"scheduler": "DPMSolverMultistepScheduler", "num_images": 2}, {}
+        yield f"{model}-mask", model, 1, image | {"mask": "mask.png", "strength": 0.8}, {}
+        yield f"{model}-mask-full", model, 1, image | {"mask": "mask.png", "strength": 1.0}, {}
+        yield f"{model}-mask-ancestral", model, 1, image | {
+            "mask": "mask.png", "strength": 0.8, "scheduler": "EulerAncestralDiscreteScheduler"}, {}
+    yield "inpaint", "inpaint", 1, image | {"mask": "mask.png", "strength": 1.0}, {}
+    yield "inpaint-part", "inpaint", 1, image | {"mask": "mask.png", "strength": 0.7, "scheduler": "DDIMScheduler"}, {}
+    # a config of before these keys were known, which StableDiffusionPipeline mends and StableDiffusionXLPipeline does not
+    for model, clip in (("sdxl", False), ("sd15", True)):
+        yield f"{model}-old-config", model, 1, job, {"_class_name": "DDIMScheduler", "steps_offset": 0, "clip_sample": clip}
+    for zero in ("DDIMScheduler", "EulerDiscreteScheduler"):
+        yield f"sd21-zero-snr-{zero}", "sd21", 1, job | {"guidance_rescale": 0.7}, {
+            "_class_name": zero, "rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+
+
+def given(goldens):
+    """The picture and the mask that jobs start from."""
+    y, x = np.mgrid[0:64, 0:64]
+    picture = np.stack([4 * x, 4 * y, 255 - 2 * (x + y)], axis=-1).astype(np.uint8)
+    picture[20:40, 24:52] = [200, 60, 30]
+    Image.fromarray(picture).save(goldens / "pictures" / "input.png")
+    Image.fromarray((((x - 36) ** 2 + (y - 30) ** 2 < 300) * 255).astype(np.uint8)).save(goldens / "pictures" / "mask.png")
+
+
+@contextlib.contextmanager
+def edited(folder, changed):
+    """The folder with another scheduler; its class stands in two files, and diffusers believes model_index.json."""
+    config, index = folder / "scheduler" / "scheduler_config.json", folder / "model_index.json"
+    kept = {file: file.read_text() for file in (config, index)}
+    config.write_text(json.dumps(json.loads(kept[config]) | changed))
+    if "_class_name" in changed:
+        index.write_text(json.dumps(json.loads(kept[index]) | {"scheduler": ["diffusers", changed["_class_name"]]}))
+    yield
+    for file, content in kept.items():
+        file.write_text(content)
+
+
+def pipeline(folder, job):
+    """The pipeline that does this job."""
+    import diffusers
+
+    index = json.loads((folder / "model_index.json").read_text())["_class_name"]
+    kind = "Inpaint" if "mask" in job else "Img2Img" if "image" in job else ""
+    name = f"StableDiffusion{'XL' if 'XL' in index else ''}{kind}Pipeline"
+    more = {} if "XL" in index else {"safety_checker": None, "requires_safety_checker": False}
+    if "XL" in index and not kind:
+        more = {"add_watermarker": False}
+    pipe = getattr(diffusers, name).from_pretrained(folder, **more)
+    if "scheduler" in job:
+        pipe.scheduler = getattr(diffusers, job["scheduler"]).from_config(pipe.scheduler.config)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def run(pipe, job, goldens):
+    """The pictures of a job, 8-bit."""
+    names = {"steps": "num_inference_steps", "num_images": "num_images_per_prompt", "mask": "mask_image"}
+    call = {names.get(key, key): value for key, value in job.items() if key not in ("seed", "scheduler")}
+    for key in ("image", "mask_image"):
+        if key in call:
+            call[key] = Image.open(goldens / "pictures" / call[key])
+    if "image" in call and "mask_image" not in call:
+        del call["width"], call["height"]
+    if "Img2Img" in type(pipe).__name__ and "XL" not in type(pipe).__name__ or "Inpaint" in type(pipe).__name__:
+        call.pop("guidance_rescale", None)
+    return pipe(**call, generator=torch.Generator("cpu").manual_seed(job["seed"])).images
+
+
+def make(work, goldens):
+    """Writes pictures/*.png and pictures.json."""
+    shutil.rmtree(goldens / "pictures", ignore_errors=True)
+    (goldens / "pictures").mkdir(parents=True)
+    given(goldens)
+    listed = []
+    for name, model, seed, job, changed in cases():
+        folder = work / f"{model}-{seed}"
+        with edited(folder, changed):
+            made = run(pipeline(folder, job), job, goldens)
+        files = [f"{name}{f'-{i}' if len(made) > 1 else ''}.png" for i in range(len(made))]
+        for path, picture in zip(files, made):
+            picture.save(goldens / "pictures" / path, optimize=True)
+        listed.append({"name": name, "model": model, "weights": seed, "input": job, "scheduler_config": changed, "files": files})
+    (goldens / "pictures.json").write_text("[\n" + ",\n".join(" " + json.dumps(case) for case in listed) + "\n]\n")
