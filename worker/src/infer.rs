@@ -56,7 +56,8 @@ fn read_files(object: &mut Map<String, Value>, fields: &[&str]) -> anyhow::Resul
         let Some(path) = object.get(*field).and_then(Value::as_str).map(Path::new).filter(|path| path.is_file()) else {
             continue;
         };
-        let content = std::fs::read(path).with_context(|| format!("--input: {field}: cannot read {}", path.display()))?;
+        let content =
+            std::fs::read(path).with_context(|| format!("--input: {field}: cannot read {}", path.display()))?;
         object.insert((*field).to_owned(), STANDARD.encode(content).into());
     }
     Ok(())

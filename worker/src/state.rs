@@ -282,10 +282,11 @@ impl State {
             lease_expires_at: rfc3339(held.lease_expires_at),
             must_end_at: rfc3339(held.must_end_at),
             sent_at: rfc3339(held.sent_at),
-            progress: held.ways.iter().filter_map(|way| way.progress()).reduce(|a, b| JobProgress {
-                step: a.step + b.step,
-                steps: a.steps + b.steps,
-            }),
+            progress: held
+                .ways
+                .iter()
+                .filter_map(|way| way.progress())
+                .reduce(|a, b| JobProgress { step: a.step + b.step, steps: a.steps + b.steps }),
         };
         WorkerState {
             worker: self.worker.clone(),

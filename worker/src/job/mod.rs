@@ -165,9 +165,10 @@ impl Forms {
                     continue;
                 };
                 let wrong = |message: &str| job.at(input, InvalidInput::field(*field, message));
-                let (bucket, key) = uri.split_once('/').filter(|(bucket, key)| !bucket.is_empty() && !key.is_empty()).ok_or_else(
-                    || wrong("must be s3://bucket/key"),
-                )?;
+                let (bucket, key) = uri
+                    .split_once('/')
+                    .filter(|(bucket, key)| !bucket.is_empty() && !key.is_empty())
+                    .ok_or_else(|| wrong("must be s3://bucket/key"))?;
                 self.allow.input_bucket(field, bucket).map_err(|error| job.at(input, error))?;
                 let object =
                     ObjectRef { bucket: bucket.into(), key: key.into(), version: None, etag: None, size: None };

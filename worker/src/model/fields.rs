@@ -97,7 +97,9 @@ impl<'a> Fields<'a> {
 
     /// Yes or no.
     pub fn flag(&mut self, names: Names) -> Result<Option<bool>, InvalidInput> {
-        self.read(names, |value| value.as_bool().ok_or_else(|| format!("must be true or false, not {}", describe(value))))
+        self.read(names, |value| {
+            value.as_bool().ok_or_else(|| format!("must be true or false, not {}", describe(value)))
+        })
     }
 
     /// A field that only a consumer's defaults may have, as what it says is done when the model is loaded; `why` is what

@@ -19,13 +19,7 @@ pub(super) enum Scores<'a> {
 
 /// Attention of `query` over `key` and `value`, each (rows, tokens, channels), in `heads` heads. The softmax is in f32
 /// whatever the tensors are: f16 has no room for its sums.
-pub(super) fn attention(
-    query: &Tensor,
-    key: &Tensor,
-    value: &Tensor,
-    heads: usize,
-    scores: Scores,
-) -> Result<Tensor> {
+pub(super) fn attention(query: &Tensor, key: &Tensor, value: &Tensor, heads: usize, scores: Scores) -> Result<Tensor> {
     let (rows, tokens, channels) = query.dims3()?;
     let head = channels / heads;
     let dtype = query.dtype();

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use candle_core::{Result as CandleResult, Tensor};
 
-use super::pipeline::Pipeline;
 use super::picture::{self, Format};
+use super::pipeline::Pipeline;
 use super::png::{self, Parameters};
 use super::request::TextToImageRequest;
 use crate::model::{Output, Product, RunError};
@@ -91,9 +91,7 @@ impl Told {
                 };
                 png::encode(&pixels, &parameters).map_err(|error| error.to_string())
             }
-            Format::Jpeg(quality) => {
-                picture::jpeg(&pixels, width, height, quality).map_err(|error| error.to_string())
-            }
+            Format::Jpeg(quality) => picture::jpeg(&pixels, width, height, quality).map_err(|error| error.to_string()),
             Format::WebP => picture::webp(&pixels, width, height).map_err(|error| error.to_string()),
         };
         let body = body.map_err(RunError::Model)?;

@@ -55,9 +55,8 @@ impl Job {
         let scheduler = pipeline.scheduler_of(request)?;
         let negative = request.negative_prompt.as_deref();
         let texts = pipeline.encode(&request.prompt, negative, guided, request.prompt_weights)?;
-        let strength = request.source.as_ref().map(|source| {
-            source.strength.unwrap_or_else(|| pipeline.family.strength(masked))
-        });
+        let strength =
+            request.source.as_ref().map(|source| source.strength.unwrap_or_else(|| pipeline.family.strength(masked)));
         let mut sampler = scheduler.begin_job(request.steps as usize)?;
         let mut noise = Noise::new(request.seed);
         let start = Start { pipeline, request, width, height };

@@ -23,8 +23,7 @@ const INDEX: &str = "model_index.json";
 
 /// The pipelines of diffusers that this task runs. What a job brings along decides what is done, not which of a family's
 /// names the folder has.
-const SD: [&str; 3] =
-    ["StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline"];
+const SD: [&str; 3] = ["StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline"];
 const SDXL: [&str; 3] =
     ["StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline", "StableDiffusionXLInpaintPipeline"];
 
@@ -178,9 +177,7 @@ fn check_widths(
             Ok(())
         }
         (Family::Sdxl(_), _, _) => wrong("addition_embed_type is not text_time, as SDXL's is".into()),
-        (Family::Sd, Some(_), _) => {
-            wrong("addition_embed_type is text_time, which only an SDXL pipeline has".into())
-        }
+        (Family::Sd, Some(_), _) => wrong("addition_embed_type is text_time, which only an SDXL pipeline has".into()),
         (Family::Sd, None, _) => Ok(()),
     }
 }

@@ -143,11 +143,8 @@ impl Passes<'_> {
                 }
             }
         }
-        let added = if pooled.is_empty() {
-            None
-        } else {
-            Some(TextAndSizes { pooled: Tensor::cat(&pooled, 0)?, sizes })
-        };
+        let added =
+            if pooled.is_empty() { None } else { Some(TextAndSizes { pooled: Tensor::cat(&pooled, 0)?, sizes }) };
         let conditioning = Conditioning { timesteps, guidance, context: Tensor::cat(&contexts, 0)?, added };
         let output = self.unet.forward(&Tensor::cat(&latents, 0)?, &conditioning)?;
         let output = output.to_dtype(DType::F32)?;

@@ -42,7 +42,9 @@ impl Picture {
                 content
             }
             None if text.contains("://") => {
-                return Err("cannot be fetched from there; send it as base64, as a data: URL or as s3://bucket/key".into());
+                return Err(
+                    "cannot be fetched from there; send it as base64, as a data: URL or as s3://bucket/key".into()
+                );
             }
             None => text,
         };
@@ -52,7 +54,8 @@ impl Picture {
 
     /// Decodes a file within limits of size and memory.
     pub(super) fn decode(file: &[u8]) -> Result<Self, String> {
-        let mut reader = ImageReader::new(Cursor::new(file)).with_guessed_format().map_err(|error| error.to_string())?;
+        let mut reader =
+            ImageReader::new(Cursor::new(file)).with_guessed_format().map_err(|error| error.to_string())?;
         match reader.format() {
             Some(ImageFormat::Png | ImageFormat::Jpeg | ImageFormat::WebP) => {}
             _ => return Err("is not a PNG, JPEG or WebP file".into()),

@@ -85,9 +85,7 @@ impl Config {
         if widths.iter().any(|width| !(1..=MAX_WIDTH).contains(width)) {
             return Err(corrupt(
                 &file,
-                &format!(
-                    "vocab_size, hidden_size, intermediate_size and projection_dim must be from 1 to {MAX_WIDTH}"
-                ),
+                &format!("vocab_size, hidden_size, intermediate_size and projection_dim must be from 1 to {MAX_WIDTH}"),
             ));
         }
         if !(1..=MAX_LAYERS).contains(&config.num_hidden_layers) || config.max_position_embeddings > MAX_WIDTH {

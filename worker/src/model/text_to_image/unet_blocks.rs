@@ -124,8 +124,7 @@ impl Transformer {
     pub(super) fn forward(&self, x: &Tensor, context: &Tensor) -> Result<Tensor> {
         let (rows, channels, height, width) = x.dims4()?;
         let to_tokens = |x: &Tensor| x.permute((0, 2, 3, 1))?.reshape((rows, height * width, channels));
-        let to_latents =
-            |x: &Tensor| x.reshape((rows, height, width, channels))?.permute((0, 3, 1, 2))?.contiguous();
+        let to_latents = |x: &Tensor| x.reshape((rows, height, width, channels))?.permute((0, 3, 1, 2))?.contiguous();
         let normed = self.norm.forward(x)?;
         let mut tokens = match &self.project_in {
             Projection::Linear(project) => project.forward(&to_tokens(&normed)?)?,

@@ -236,7 +236,9 @@ impl Config {
         for (block, channels) in self.block_out_channels.iter().enumerate() {
             if !channels.is_multiple_of(self.norm_num_groups) || !channels.is_multiple_of(2) {
                 let groups = self.norm_num_groups;
-                return wrong(&format!("block {block} has {channels} channels, which norm_num_groups {groups} or 2 does not divide"));
+                return wrong(&format!(
+                    "block {block} has {channels} channels, which norm_num_groups {groups} or 2 does not divide"
+                ));
             }
             let Attends { heads, layers, context, .. } = self.attends(block);
             if heads == 0 || !channels.is_multiple_of(heads) {
@@ -334,9 +336,7 @@ impl Config {
         match self.mid_block_type.as_deref() {
             None => Mid::None,
             Some("UNetMidBlock2D") => Mid::Resnet,
-            Some(_) => {
-                Mid::Attends(Attends { only_text: false, ..self.attends(self.block_out_channels.len() - 1) })
-            }
+            Some(_) => Mid::Attends(Attends { only_text: false, ..self.attends(self.block_out_channels.len() - 1) }),
         }
     }
 

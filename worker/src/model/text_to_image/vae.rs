@@ -203,9 +203,7 @@ impl Vae {
     pub(super) fn decode(&self, latents: &Tensor) -> Result<Tensor> {
         let latents = latents.to_device(&self.device)?.to_dtype(DType::F32)?;
         let latents = match &self.moments {
-            Some((mean, spread)) => {
-                (latents.broadcast_mul(spread)? / self.scaling_factor)?.broadcast_add(mean)?
-            }
+            Some((mean, spread)) => (latents.broadcast_mul(spread)? / self.scaling_factor)?.broadcast_add(mean)?,
             None => (latents / self.scaling_factor)?,
         };
         let latents = latents.to_dtype(self.dtype)?;
@@ -232,9 +230,7 @@ impl Vae {
     /// A sample of `encode` as the UNet knows latents.
     pub(super) fn scaled(&self, sample: &Tensor) -> Result<Tensor> {
         match &self.moments {
-            Some((mean, spread)) => {
-                (sample.broadcast_sub(mean)? * self.scaling_factor)?.broadcast_div(spread)
-            }
+            Some((mean, spread)) => (sample.broadcast_sub(mean)? * self.scaling_factor)?.broadcast_div(spread),
             None => sample * self.scaling_factor,
         }
     }

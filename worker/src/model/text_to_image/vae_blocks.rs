@@ -114,8 +114,7 @@ impl Attention {
     /// Under today's names, else under those of models that were published before 2023, as convolutions of 1 × 1.
     fn new(vb: &VarBuilder, channels: usize, groups: usize) -> Result<Self> {
         let today = ["to_q", "to_k", "to_v", "to_out.0"];
-        let names =
-            if vb.contains_tensor("to_q.weight") { today } else { ["query", "key", "value", "proj_attn"] };
+        let names = if vb.contains_tensor("to_q.weight") { today } else { ["query", "key", "value", "proj_attn"] };
         // a file with neither is missing today's
         let names = if vb.contains_tensor(&format!("{}.weight", names[0])) { names } else { today };
         let layer = |name: &str| {

@@ -1,8 +1,6 @@
 //! A picture does not depend on its company: requests join, leave and are cancelled at any step, and what is made of each
 //! is what is made of it alone.
 
-use std::collections::HashMap;
-
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
