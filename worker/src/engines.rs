@@ -31,6 +31,8 @@ pub struct Loading {
     pub variant: Option<String>,
     /// GPUs that the pod was given.
     pub gpus: u32,
+    /// The consumer's parameters, of which some are for the loader.
+    pub parameters: Map<String, Value>,
 }
 
 impl Loading {
@@ -42,6 +44,7 @@ impl Loading {
             precision: spec.precision,
             variant: spec.source.as_ref().and_then(|s| s.variant()).map(str::to_owned),
             gpus: std::env::var("MILLRACE_GPU_COUNT").ok().and_then(|n| n.parse().ok()).unwrap_or(0),
+            parameters: spec.parameters.clone(),
         }
     }
 }
@@ -79,6 +82,6 @@ impl Served for TextToImage {
     }
 
     fn load(how: &Loading) -> Result<Self, LoadError> {
-        text_to_image::load(&how.dir, how.device, how.precision, how.variant.as_deref(), how.gpus)
+        text_to_image::load(&how.dir, how.device, how.precision, how.variant.as_deref(), how.gpus, &how.parameters)
     }
 }

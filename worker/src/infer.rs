@@ -42,7 +42,8 @@ impl Use for ByHand {
             }
             _ => Input::Text(self.input.clone()),
         };
-        let request = E::Request::decode(&input, &Map::new(), seed_of(&self.input)).context("--input")?;
+        E::check_defaults(&self.how.parameters).context("--parameters")?;
+        let request = E::Request::decode(&input, &self.how.parameters, seed_of(&self.input)).context("--input")?;
         let mut engine = E::load(&self.how)?;
         let mut results = engine.run(&[Item::new(request)]);
         let product = results.pop().context("the model gave no result")??;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{Parser, Subcommand, ValueEnum};
 use millrace_api::{Device, Precision, Task};
 use millrace_worker::engines::Loading;
@@ -54,6 +55,9 @@ enum Command {
         /// Variant of the weight files, such as fp16.
         #[arg(long)]
         variant: Option<String>,
+        /// The consumer's model.parameters, as a JSON object.
+        #[arg(long, default_value = "{}")]
+        parameters: String,
     },
     /// Say what is wrong with queue, bucket, model and permissions; changes nothing.
     Check {
@@ -140,8 +144,10 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
                 return Ok(ExitCode::FAILURE);
             }
         }
-        Command::Infer { model, task, input, output, device, variant } => {
-            let how = Loading { dir: model, device: device.into(), precision: Precision::Auto, variant, gpus: 0 };
+        Command::Infer { model, task, input, output, device, variant, parameters } => {
+            let parameters = serde_json::from_str(&parameters).context("--parameters: must be a JSON object")?;
+            let precision = Precision::Auto;
+            let how = Loading { dir: model, device: device.into(), precision, variant, gpus: 0, parameters };
             infer::infer(task.into(), ByHand { how, input, output })?;
         }
         Command::MakeModel { task: TaskName::TextToImage, seed, dir } => {

@@ -8,6 +8,9 @@ use serde_json::Value;
 use super::weights::Weights;
 use crate::model::LoadError;
 
+/// Largest file besides weights, in bytes: indexes of sharded weights have a few hundred thousand, tokenizers a few million.
+const MAX_SMALL: u64 = 64 << 20;
+
 /// A model folder, and which variant of its weights is wanted.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Folder<'a> {
@@ -32,9 +35,19 @@ impl<'a> Folder<'a> {
         self.path(file).is_file()
     }
 
+    /// Reads a small file. `file` is relative to the folder, as messages name it.
+    pub(super) fn read(&self, file: &str) -> Result<Vec<u8>, LoadError> {
+        let path = self.path(file);
+        let bytes = std::fs::metadata(&path).map_err(|error| unreadable(file, &error))?.len();
+        if bytes > MAX_SMALL {
+            return Err(corrupt(file, &format!("it has {bytes} bytes; {MAX_SMALL} is the most")));
+        }
+        std::fs::read(path).map_err(|error| unreadable(file, &error))
+    }
+
     /// Reads a JSON file. `file` is relative to the folder, as messages name it.
     pub(super) fn json<T: DeserializeOwned>(&self, file: &str) -> Result<T, LoadError> {
-        let content = std::fs::read(self.path(file)).map_err(|error| unreadable(file, &error))?;
+        let content = self.read(file)?;
         serde_json::from_slice(&content).map_err(|error| corrupt(file, &error.to_string()))
     }
 
@@ -80,6 +93,11 @@ impl<'a> Folder<'a> {
         Err(self.no_weights(component, stem))
     }
 
+    /// Opens one file of weights.
+    pub(super) fn open_weights(&self, file: &str) -> Result<Weights, LoadError> {
+        Weights::open(file, self.root, &[file.to_owned()])
+    }
+
     fn shards(&self, component: &str, index: &str) -> Result<Vec<String>, LoadError> {
         #[derive(serde::Deserialize)]
         struct Index {
@@ -105,7 +123,8 @@ impl<'a> Folder<'a> {
         found.next().is_none().then_some(first)
     }
 
-    fn safetensors(&self, component: &str) -> Vec<String> {
+    /// The safetensors files of a folder in the folder, sorted.
+    pub(super) fn safetensors(&self, component: &str) -> Vec<String> {
         let entries = std::fs::read_dir(self.path(component)).into_iter().flatten().flatten();
         let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
         let mut names: Vec<_> = names.filter(|name| name.ends_with(".safetensors")).collect();

@@ -9,7 +9,7 @@ use super::noise::Noise;
 use super::passes::Block;
 use super::pipeline::{Pipeline, Texts};
 use super::request::TextToImageRequest;
-use super::scheduler::Sampler;
+use super::scheduler::{Sampler, SchedulerError};
 use super::start::{Kept, Start};
 use super::unet::TextAndSizes;
 use super::weights::run_error;
@@ -44,6 +44,7 @@ impl Job {
             return Err(RunError::Cancelled);
         }
         let request = &item.request;
+        pipeline.check_lora(request)?;
         let (width, height) = size(pipeline, request)?;
         let masked = request.source.as_ref().is_some_and(|source| source.mask.is_some());
         if pipeline.inpaints() && !masked {
@@ -57,7 +58,11 @@ impl Job {
         let texts = pipeline.encode(&request.prompt, negative, guided, request.prompt_weights)?;
         let strength =
             request.source.as_ref().map(|source| source.strength.unwrap_or_else(|| pipeline.family.strength(masked)));
-        let mut sampler = scheduler.begin_job(request.steps as usize)?;
+        let begun = scheduler.begin(request.steps as usize);
+        let mut sampler = begun.map_err(|error| {
+            let field = if matches!(error, SchedulerError::Steps { .. }) { "steps" } else { "scheduler" };
+            InvalidInput::field(field, error.to_string())
+        })?;
         let mut noise = Noise::new(request.seed);
         let start = Start { pipeline, request, width, height };
         let (latents, kept) = match strength {
@@ -208,11 +213,12 @@ fn size(pipeline: &Pipeline, request: &TextToImageRequest) -> Result<(usize, usi
             return Err(InvalidInput::field(field, message));
         }
     }
-    if let Some((width, height)) = of_picture
-        && (size.0.max(size.1) > MOST || size.0.min(size.1) == 0)
-    {
-        let message = format!("has {width} × {height} pixels; name a width and a height of at most {MOST}");
-        return Err(InvalidInput::field("image", message));
+    if size.0.max(size.1) > MOST || size.0.min(size.1) == 0 {
+        let name_it = format!("name a width and a height of at most {MOST}");
+        return Err(match of_picture {
+            Some((width, height)) => InvalidInput::field("image", format!("has {width} × {height} pixels; {name_it}")),
+            None => InvalidInput::field("width", format!("is {} by the model's own config; {name_it}", size.0)),
+        });
     }
     Ok(size)
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use candle_core::{DType, Device};
 use millrace_api::{Device as DeviceChoice, Precision};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::folder::{Folder, corrupt, unsupported};
 use super::pipeline::{Family, Pipeline, Sdxl};
@@ -16,7 +16,7 @@ use super::text_encoder::{self, Layer, TextEncoder};
 use super::tokenizer::Tokenizer;
 use super::unet::UNet;
 use super::vae::Vae;
-use super::{TextToImage, device, unet_config, vae};
+use super::{TextToImage, device, lora, unet_config, vae};
 use crate::model::LoadError;
 
 const INDEX: &str = "model_index.json";
@@ -80,14 +80,18 @@ fn yes() -> bool {
 }
 
 /// Loads the model in `dir`. `variant` names the weight files to prefer (`fp16`); `gpus` is how many GPUs the worker
-/// was given, which makes [`DeviceChoice::Auto`] insist on one.
+/// was given, which makes [`DeviceChoice::Auto`] insist on one; `parameters` are the consumer's, of which `lora` is for the
+/// loader.
 pub fn load(
     dir: &Path,
     device: DeviceChoice,
     precision: Precision,
     variant: Option<&str>,
     gpus: u32,
+    parameters: &Map<String, Value>,
 ) -> Result<TextToImage, LoadError> {
+    let chosen = lora::Choice::read(parameters)
+        .map_err(|error| LoadError { reason: "InvalidParameters", message: error.to_string() })?;
     let device = device::open(device, gpus)?;
     let dtype = device::dtype(precision, &device);
     let folder = Folder::open(dir, variant)?;
@@ -111,14 +115,24 @@ pub fn load(
     let configs: Vec<_> = texts.iter().map(|text| &text.2).collect();
     check_widths(family, &unet, &vae, &configs)?;
 
+    let mut weights = Vec::new();
+    for (component, ..) in &texts {
+        weights.push((*component, folder.weights(component, ENCODER_STEM)?));
+    }
+    weights.push(("unet", folder.weights("unet", UNET_STEM)?));
+    let loras = lora::merge(&folder, chosen, &mut weights)?;
+    let mut take = |component: &str| {
+        let place = weights.iter().position(|(name, _)| *name == component);
+        place.map(|place| weights.swap_remove(place).1).ok_or_else(|| corrupt(component, "it is asked for twice"))
+    };
+
     let layer = match family {
         Family::Sd => Layer::Last,
         Family::Sdxl(_) => Layer::Penultimate,
     };
     let mut readers = Vec::new();
     for (component, projected, config, tokenizer) in texts {
-        let weights = folder.weights(component, ENCODER_STEM)?;
-        let encoder = weights.build(dtype, &device, |vb| TextEncoder::new(&vb, &config, layer, projected))?;
+        let encoder = take(component)?.build(dtype, &device, |vb| TextEncoder::new(&vb, &config, layer, projected))?;
         readers.push(Reader { tokenizer, encoder });
     }
     let text_time = unet.text_time()?;
@@ -131,8 +145,9 @@ pub fn load(
         unet_channels: unet.in_channels,
         scale: vae.scale(),
         default_size: (rows * vae.scale(), columns * vae.scale()),
-        unet: folder.weights("unet", UNET_STEM)?.build(dtype, &device, |vb| UNet::new(&vb, &unet, text_time))?,
+        unet: take("unet")?.build(dtype, &device, |vb| UNet::new(&vb, &unet, text_time))?,
         vae: load_vae(&folder, &vae, dtype, &device)?,
+        lora_scales: loras.iter().map(|lora| lora.scale).collect(),
         room: Room::new(&device),
         device,
         dtype,

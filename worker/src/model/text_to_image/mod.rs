@@ -8,6 +8,8 @@ mod finish;
 mod folder;
 mod job;
 mod load;
+mod lora;
+mod lora_names;
 mod make_model;
 mod noise;
 mod passes;
@@ -47,11 +49,17 @@ use super::stepwise::{Stepped, Stepwise, Ticket, run_all};
 use super::{Engine, Item, Product, RunError};
 
 /// A loaded model, and what it works on.
-#[derive(Debug)]
 pub struct TextToImage {
     pipeline: Pipeline,
     jobs: BTreeMap<Ticket, Job>,
     next: u64,
+}
+
+impl std::fmt::Debug for TextToImage {
+    /// Without its weights: they are pages of shapes.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TextToImage").field("family", &self.pipeline.family).field("jobs", &self.jobs.len()).finish()
+    }
 }
 
 impl TextToImage {

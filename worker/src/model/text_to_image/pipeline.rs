@@ -81,6 +81,8 @@ pub(super) struct Pipeline {
     pub(super) scale: usize,
     /// Height and width of a picture that names no size, in pixels.
     pub(super) default_size: (usize, usize),
+    /// Of the LoRAs that are merged into the weights.
+    pub(super) lora_scales: Vec<f64>,
     pub(super) room: Room,
     pub(super) device: Device,
     pub(super) dtype: DType,
@@ -109,6 +111,20 @@ impl Pipeline {
         let Some(name) = &request.scheduler else { return Ok(Cow::Borrowed(&self.scheduler)) };
         let named = self.scheduler.named(name);
         named.map(Cow::Owned).map_err(|error| InvalidInput::field("scheduler", error.to_string()))
+    }
+
+    /// Refuses a LoRA's scale that is not what is merged: the weights are those of all jobs.
+    pub(super) fn check_lora(&self, request: &TextToImageRequest) -> Result<(), InvalidInput> {
+        let Some(scale) = request.lora_scale else { return Ok(()) };
+        let wrong = |message: String| Err(InvalidInput::field("lora_scale", message));
+        match self.lora_scales.iter().find(|merged| (**merged - scale).abs() > 1e-9) {
+            _ if self.lora_scales.is_empty() => wrong("is given, but no LoRA is merged into this model".into()),
+            Some(merged) => wrong(format!(
+                "must be {merged}: LoRAs are merged into the weights that all jobs share; set model.parameters.lora, or use \
+                 another consumer"
+            )),
+            None => Ok(()),
+        }
     }
 
     /// Encodes a prompt, and what to move away from where `guided`.

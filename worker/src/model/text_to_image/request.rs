@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use super::lora;
 use super::picture::{Format, Picture};
 use crate::model::fields::Fields;
 use crate::model::{Input, InvalidInput, Request};
@@ -140,6 +141,7 @@ fn format(fields: &mut Fields) -> Result<Format, InvalidInput> {
 
 /// Whether a consumer's `model.parameters` are right for this task.
 pub fn validate_defaults(defaults: &Map<String, Value>) -> Result<(), InvalidInput> {
+    lora::Choice::read(defaults)?;
     TextToImageRequest::read(Fields::of_defaults(defaults), 0).map(|_| ())
 }
 

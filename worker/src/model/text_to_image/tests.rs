@@ -2,9 +2,11 @@
 
 mod batching;
 mod components;
-mod golden;
+mod damaged;
+pub(super) mod golden;
 mod load;
-mod parity;
+mod lora;
+mod pictures;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -40,7 +42,7 @@ pub(super) fn made() -> (TempDir, PathBuf) {
 }
 
 pub(super) fn load_cpu(model: &Path) -> Result<TextToImage, LoadError> {
-    load(model, millrace_api::Device::Cpu, millrace_api::Precision::Auto, None, 0)
+    load(model, millrace_api::Device::Cpu, millrace_api::Precision::Auto, None, 0, &serde_json::Map::new())
 }
 
 pub(super) fn item(input: Value) -> Item<TextToImageRequest> {
@@ -245,7 +247,7 @@ fn a_hook_is_told_of_every_step_and_shown_what_was_asked_for() {
 fn other_number_formats_make_much_the_same_picture() {
     let (_dir, model) = made();
     let run = |precision| {
-        let mut engine = load(&model, millrace_api::Device::Cpu, precision, None, 0).unwrap();
+        let mut engine = load(&model, millrace_api::Device::Cpu, precision, None, 0, &serde_json::Map::new()).unwrap();
         engine.run(&[item(json!({"prompt": "a cat"}))]).remove(0).unwrap().outputs.remove(0)
     };
     let exact = run(millrace_api::Precision::F32);

@@ -14,6 +14,7 @@ use candle_nn::{Init, VarBuilder};
 use safetensors::tensor::{Metadata, TensorInfo};
 
 use super::folder::{corrupt, unreadable};
+use super::lora::{Delta, Deltas};
 use crate::model::{LoadError, RunError};
 
 /// A longer header is no header; the format's own limit.
@@ -26,6 +27,8 @@ pub(super) struct Weights {
     shards: Vec<Shard>,
     /// Which shard has a tensor, and where.
     tensors: HashMap<String, (usize, TensorInfo)>,
+    /// What is added to tensors.
+    deltas: Deltas,
 }
 
 #[derive(Debug)]
@@ -38,7 +41,8 @@ struct Shard {
 impl Weights {
     /// Opens `files` (relative to `root`) and reads their headers. `label` is the file that messages name.
     pub(super) fn open(label: &str, root: &Path, files: &[String]) -> Result<Self, LoadError> {
-        let mut weights = Self { label: label.to_owned(), shards: Vec::new(), tensors: HashMap::new() };
+        let mut weights =
+            Self { label: label.to_owned(), shards: Vec::new(), tensors: HashMap::new(), deltas: Deltas::new() };
         for (number, name) in files.iter().enumerate() {
             let file = File::open(root.join(name)).map_err(|error| unreadable(name, &error))?;
             let (start, metadata) = read_header(name, &file)?;
@@ -47,6 +51,42 @@ impl Weights {
             weights.shards.push(Shard { file, start });
         }
         Ok(weights)
+    }
+
+    /// The names of all tensors, in no order.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// A tensor's shape, where there is one.
+    pub(super) fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        self.tensors.get(name).map(|(_, info)| info.shape.clone())
+    }
+
+    /// Adds to a tensor whenever it is read.
+    pub(super) fn lay_over(&mut self, name: &str, delta: Delta) {
+        self.deltas.entry(name.to_owned()).or_default().push(delta);
+    }
+
+    /// Reads a tensor.
+    pub(super) fn read(&self, name: &str, dtype: DType, device: &Device) -> CandleResult<Tensor> {
+        let missing = || Error::CannotFindTensor { path: name.to_owned() };
+        let (number, info) = self.tensors.get(name).ok_or_else(missing)?;
+        let shard = self.shards.get(*number).ok_or_else(missing)?;
+        let (from, to) = info.data_offsets;
+        let mut data = vec![0; to - from];
+        shard.file.read_exact_at(&mut data, shard.start + from as u64)?;
+        let dtype_of_file = info.dtype.try_into()?;
+        let Some(deltas) = self.deltas.get(name) else {
+            return Tensor::from_raw_buffer(&data, dtype_of_file, &info.shape, device)?.to_dtype(dtype);
+        };
+        // summed up in f32, and rounded once
+        let mut tensor =
+            Tensor::from_raw_buffer(&data, dtype_of_file, &info.shape, &Device::Cpu)?.to_dtype(DType::F32)?;
+        for delta in deltas {
+            tensor = (tensor + delta.of_shape(&info.shape)?)?;
+        }
+        tensor.to_dtype(dtype)?.to_device(device)
     }
 
     /// Builds a component from these weights; they are closed after it.
@@ -69,6 +109,10 @@ fn read_header(name: &str, mut file: &File) -> Result<(u64, Metadata), LoadError
     let size = u64::from_le_bytes(size);
     if size > MAX_HEADER {
         return Err(corrupt(name, "not a safetensors file"));
+    }
+    // before there is memory for it: a file of nine bytes may say that its header has a hundred million
+    if size > length {
+        return Err(cut(8 + size));
     }
     let mut header = vec![0; size as usize];
     file.read_exact(&mut header).map_err(|_| cut(8 + size))?;
@@ -95,13 +139,7 @@ impl SimpleBackend for Weights {
     }
 
     fn get_unchecked(&self, name: &str, dtype: DType, device: &Device) -> CandleResult<Tensor> {
-        let missing = || Error::CannotFindTensor { path: name.to_owned() };
-        let (number, info) = self.tensors.get(name).ok_or_else(missing)?;
-        let shard = self.shards.get(*number).ok_or_else(missing)?;
-        let (from, to) = info.data_offsets;
-        let mut data = vec![0; to - from];
-        shard.file.read_exact_at(&mut data, shard.start + from as u64)?;
-        Tensor::from_raw_buffer(&data, info.dtype.try_into()?, &info.shape, device)?.to_dtype(dtype)
+        self.read(name, dtype, device)
     }
 
     fn contains_tensor(&self, name: &str) -> bool {

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, IndexOp, Tensor};
 
-use super::golden::{apart, components, published};
+use super::golden;
 use super::{TextToImage, load_cpu};
 use crate::model::text_to_image::text::Text;
 use crate::model::text_to_image::unet::{Conditioning, TextAndSizes};
@@ -15,11 +15,21 @@ const PROMPTS: [&str; 2] = ["a photo of an astronaut riding a horse on mars!", "
 const MODELS: [(&str, &[u64]); 5] =
     [("sdxl", &[1, 2, 3]), ("turbo", &[1, 2, 3]), ("sd15", &[1, 2, 3]), ("sd21", &[1, 2, 3]), ("inpaint", &[1])];
 
+/// The largest difference, relative to the largest value.
+fn apart(found: &Tensor, known: &Tensor) -> f32 {
+    assert_eq!(found.dims(), known.dims());
+    let flat = |x: &Tensor| x.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let (found, known) = (flat(found), flat(known));
+    let largest = known.iter().fold(0_f32, |largest, value| largest.max(value.abs()));
+    found.iter().zip(&known).fold(0_f32, |apart, (a, b)| apart.max((a - b).abs())) / largest
+}
+
 fn each(check: impl Fn(&str, &TextToImage, &std::collections::HashMap<String, Tensor>)) {
     for (name, seeds) in MODELS {
         for seed in seeds {
-            let (_dir, model) = published(name, *seed);
-            check(&format!("{name}-{seed}"), &load_cpu(&model).unwrap(), &components(name, *seed));
+            let (_dir, model) = golden::model(name, *seed);
+            let known = golden::tensors(&format!("{name}/components-{seed}.safetensors"));
+            check(&format!("{name}-{seed}"), &load_cpu(&model).unwrap(), &known);
         }
     }
 }

@@ -93,25 +93,47 @@ fn a_folder_that_is_wrong_is_named_with_what_is_wrong() {
             &["cross_attention_dim is 2048", "64"],
         ),
         (
-            Box::new(set("scheduler/scheduler_config.json", "_class_name", json!("DDIMScheduler"))),
+            Box::new(set("model_index.json", "scheduler", json!(["diffusers", "HeunDiscreteScheduler"]))),
             "ModelUnsupported",
-            &["DDIMScheduler", "EulerDiscreteScheduler"],
+            &["HeunDiscreteScheduler", "EulerDiscreteScheduler"],
         ),
         (
-            Box::new(set("scheduler/scheduler_config.json", "use_karras_sigmas", json!(true))),
+            Box::new(set("scheduler/scheduler_config.json", "use_beta_sigmas", json!(true))),
             "ModelUnsupported",
-            &["use_karras_sigmas"],
+            &["use_beta_sigmas"],
         ),
         (
             Box::new(set("model_index.json", "_class_name", json!("FluxPipeline"))),
             "ModelUnsupported",
             &["FluxPipeline", "StableDiffusionXLPipeline"],
         ),
+        (
+            Box::new(set("model_index.json", "_class_name", json!("StableDiffusionPipeline"))),
+            "ModelCorrupt",
+            &["unet/config.json", "cross_attention_dim is 64", "32"],
+        ),
+        (
+            Box::new(set("unet/config.json", "block_out_channels", json!([32, 1_000_000_000]))),
+            "ModelCorrupt",
+            &["block_out_channels", "65536"],
+        ),
+        (
+            Box::new(set("unet/config.json", "resnet_time_scale_shift", json!("scale_shift"))),
+            "ModelUnsupported",
+            &["resnet_time_scale_shift", "scale_shift", "default"],
+        ),
+        (
+            Box::new(set("unet/config.json", "layers_per_block", json!([1, 1, 1]))),
+            "ModelCorrupt",
+            &["layers_per_block", "2"],
+        ),
+        (Box::new(set("vae/config.json", "norm_num_groups", json!(0))), "ModelCorrupt", &["norm_num_groups"]),
+        (Box::new(set("text_encoder/config.json", "hidden_act", json!("relu"))), "ModelCorrupt", &["relu"]),
     ];
     for (damage, reason, words) in cases {
         let (_dir, model) = made();
         damage(&model);
-        let error = load_cpu(&model).unwrap_err();
+        let error = load_cpu(&model).map(|_| ()).unwrap_err();
         assert_eq!(error.reason, reason, "{error}");
         for word in words {
             assert!(error.message.contains(word), "{word:?} is not in: {error}");
@@ -128,7 +150,9 @@ fn variants_and_shards_are_found() {
     std::fs::rename(&file, unet.join("diffusion_pytorch_model.fp16.safetensors")).unwrap();
     shard(&model.join("vae"), "diffusion_pytorch_model");
     for variant in [None, Some("fp16")] {
-        let mut engine = load(&model, millrace_api::Device::Cpu, millrace_api::Precision::Auto, variant, 0).unwrap();
+        let mut engine =
+            load(&model, millrace_api::Device::Cpu, millrace_api::Precision::Auto, variant, 0, &serde_json::Map::new())
+                .unwrap();
         assert_eq!(engine.run(&[item(json!({"prompt": "a cat"}))]).remove(0).unwrap(), whole);
     }
 }
