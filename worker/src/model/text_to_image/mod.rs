@@ -5,6 +5,7 @@ mod device;
 mod folder;
 mod load;
 mod make_model;
+mod noise;
 mod pipeline;
 mod png;
 mod request;
@@ -24,7 +25,8 @@ pub use self::load::load;
 pub use self::make_model::{MakeModelError, make_model};
 pub use self::request::{TextToImageRequest, validate_defaults};
 
-use self::pipeline::{Noise, Picture, Pipeline, Shape, Text};
+use self::noise::Noise;
+use self::pipeline::{Group, Picture, Pipeline, Shape, Text};
 use self::png::Parameters;
 use self::tokenizer::{TokenizeError, Tokenizer};
 use super::{Cancel, Engine, InvalidInput, Item, Output, Product, RunError};
@@ -62,17 +64,18 @@ impl Engine for TextToImage {
         let Some(first) = batch.first() else { return Vec::new() };
         let shape = self.shape(&first.request);
         // The pictures of all requests that can run, in order; and of each request how many, or why none.
-        let mut pictures = Vec::new();
+        let (mut pictures, mut groups) = (Vec::new(), Vec::new());
         let planned: Vec<Result<usize, RunError>> = batch
             .iter()
             .map(|item| {
                 let wanted = self.pictures(item, shape)?;
                 let count = wanted.len();
                 pictures.extend(wanted);
+                groups.push(Group { noise: Noise::new(item.request.seed), pictures: count });
                 Ok(count)
             })
             .collect();
-        let mut made = match self.pipeline.generate(shape, &mut pictures) {
+        let mut made = match self.pipeline.generate(shape, &pictures, &mut groups) {
             Ok(made) => made.into_iter(),
             Err(error) => {
                 let error = run_error(&error);
@@ -117,11 +120,10 @@ impl TextToImage {
             None if self.blank_is_zero => None,
             None => Some(self.tokenize("negative_prompt", "")?),
         };
-        let picture = |index| Picture {
+        let picture = |_| Picture {
             prompt: prompt.clone(),
             negative: negative.clone(),
             guidance: request.guidance_scale,
-            noise: Noise::new(request.seed, index),
             cancel: item.cancel.clone(),
         };
         Ok((0..request.num_images).map(picture).collect())

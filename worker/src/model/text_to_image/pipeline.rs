@@ -1,11 +1,9 @@
 //! From prompts to pixels: text encoders, denoising, decoder, after diffusers' `StableDiffusionXLPipeline`.
 
 use candle_core::{DType, Device, IndexOp, Result, Tensor};
-use rand_chacha::ChaCha12Rng;
-use rand_chacha::rand_core::SeedableRng;
-use rand_distr::{Distribution, StandardNormal};
 
-use super::scheduler::{Schedule, Scheduler};
+use super::noise::Noise;
+use super::scheduler::{Sampler, Scheduler};
 use super::text_encoder::{TextEncoder, join};
 use super::tokenizer::Tokens;
 use super::unet::{Conditioning, UNet};
@@ -46,34 +44,28 @@ pub(super) struct Picture {
     /// What to move away from; none for the model's blank.
     pub(super) negative: Option<Text>,
     pub(super) guidance: f64,
-    pub(super) noise: Noise,
     pub(super) cancel: Cancel,
 }
 
-/// A picture's own random numbers, so that it does not depend on the others of its batch, nor on the device.
+/// Pictures of one request: they share its random numbers, as in diffusers.
 #[derive(Debug)]
-pub(super) struct Noise(ChaCha12Rng);
-
-impl Noise {
-    /// The noise of picture `index` of a request with this seed.
-    pub(super) fn new(seed: u64, index: u32) -> Self {
-        let mut rng = ChaCha12Rng::seed_from_u64(seed);
-        rng.set_stream(index.into());
-        Self(rng)
-    }
-
-    fn draw(&mut self, count: usize) -> impl Iterator<Item = f32> {
-        StandardNormal.sample_iter(&mut self.0).take(count)
-    }
+pub(super) struct Group {
+    pub(super) noise: Noise,
+    /// How many.
+    pub(super) pictures: usize,
 }
 
 impl Pipeline {
     /// Makes all pictures in one batch, each as red, green, blue from 0 to 1, row by row; none for those that were
-    /// cancelled meanwhile.
-    pub(super) fn generate(&self, shape: Shape, pictures: &mut [Picture]) -> Result<Vec<Option<Vec<f32>>>> {
+    /// cancelled meanwhile. `groups` say which of them belong together, in their order.
+    pub(super) fn generate(
+        &self,
+        shape: Shape,
+        pictures: &[Picture],
+        groups: &mut [Group],
+    ) -> Result<Vec<Option<Vec<f32>>>> {
         let conditioning = self.conditioning(shape, pictures)?;
-        let schedule = self.scheduler.schedule(shape.steps);
-        let Some(latents) = self.denoise(shape, &schedule, &conditioning, pictures)? else {
+        let Some(latents) = self.denoise(shape, &conditioning, pictures, groups)? else {
             return Ok(vec![None; pictures.len()]);
         };
         let decode = |(index, picture): (usize, &Picture)| {
@@ -116,25 +108,28 @@ impl Pipeline {
         Ok((join(&first.hidden, &second.hidden)?, pooled))
     }
 
-    /// Runs the schedule; none when nobody wants the pictures any more.
+    /// Takes all steps; none when nobody wants the pictures any more.
     fn denoise(
         &self,
         shape: Shape,
-        schedule: &Schedule,
         conditioning: &Conditioning,
-        pictures: &mut [Picture],
+        pictures: &[Picture],
+        groups: &mut [Group],
     ) -> Result<Option<Tensor>> {
         let guidance: Vec<f32> = pictures.iter().map(|picture| picture.guidance as f32).collect();
         let guidance = Tensor::from_vec(guidance, (pictures.len(), 1, 1, 1), &self.device)?;
-        let mut latents = (self.noise(shape, pictures)? * schedule.initial)?;
-        for step in &schedule.steps {
+        let sampler = || self.scheduler.begin(shape.steps).map_err(|error| candle_core::Error::Msg(error.to_string()));
+        let mut samplers = groups.iter().map(|_| sampler()).collect::<Result<Vec<_>>>()?;
+        let mut latents = Tensor::cat(&self.noise(shape, groups, &samplers)?, 0)?;
+        while let Some(first) = samplers.first().filter(|sampler| !sampler.is_done()) {
             if pictures.iter().all(|picture| picture.cancel.is_cancelled()) {
                 return Ok(None);
             }
-            // The latents stay in f32: rounding them to f16 at each step would add up.
-            let input = (&latents * step.input)?.to_dtype(self.dtype)?;
+            // All requests of a batch have the same steps, so one of them stands for all.
+            let timestep = first.timestep();
+            let input = first.scale_input(&latents)?.to_dtype(self.dtype)?;
             let input = if shape.guided { Tensor::cat(&[&input, &input], 0)? } else { input };
-            let output = self.unet.forward(&input, step.timestep, conditioning)?.to_dtype(DType::F32)?;
+            let output = self.unet.forward(&input, timestep, conditioning)?.to_dtype(DType::F32)?;
             let output = if shape.guided {
                 let count = pictures.len();
                 let (without, with) = (output.narrow(0, 0, count)?, output.narrow(0, count, count)?);
@@ -142,19 +137,26 @@ impl Pipeline {
             } else {
                 output
             };
-            latents = ((latents * step.keep)? + (output * step.model)?)?;
-            if step.noise > 0.0 {
-                latents = (latents + (self.noise(shape, pictures)? * step.noise)?)?;
+            let mut start = 0;
+            let mut next = Vec::new();
+            for (group, sampler) in groups.iter_mut().zip(&mut samplers) {
+                let own = |tensor: &Tensor| tensor.narrow(0, start, group.pictures);
+                next.push(sampler.step(&own(&output)?, &own(&latents)?, &mut group.noise)?);
+                start += group.pictures;
             }
+            latents = Tensor::cat(&next, 0)?;
         }
         Ok(Some(latents))
     }
 
-    /// Fresh noise for every picture, drawn on the CPU so that it is the same on every device.
-    fn noise(&self, shape: Shape, pictures: &mut [Picture]) -> Result<Tensor> {
+    /// The first latents of every group, drawn on the CPU so that they are the same on every device.
+    fn noise(&self, shape: Shape, groups: &mut [Group], samplers: &[Sampler]) -> Result<Vec<Tensor>> {
         let (height, width) = (shape.height / self.scale, shape.width / self.scale);
-        let count = self.latent_channels * height * width;
-        let noise: Vec<f32> = pictures.iter_mut().flat_map(|picture| picture.noise.draw(count)).collect();
-        Tensor::from_vec(noise, (pictures.len(), self.latent_channels, height, width), &self.device)
+        let draw = |(group, sampler): (&mut Group, &Sampler)| {
+            let size = (group.pictures, self.latent_channels, height, width);
+            let count = group.pictures * self.latent_channels * height * width;
+            Tensor::from_vec(group.noise.normal(count), size, &self.device)? * sampler.init_noise_sigma()
+        };
+        groups.iter_mut().zip(samplers).map(draw).collect()
     }
 }

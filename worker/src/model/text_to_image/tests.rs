@@ -1,7 +1,8 @@
 //! The whole task on a made model: what its pictures are and depend on.
 
+pub(super) mod golden;
 mod load;
-mod parity;
+mod pictures;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -146,6 +147,10 @@ fn one_bad_prompt_does_not_spoil_a_batch() {
     assert_eq!(results[3], Err(RunError::Cancelled));
 }
 
+fn group() -> Group {
+    Group { noise: Noise::new(1), pictures: 1 }
+}
+
 #[test]
 fn a_run_stops_when_nobody_wants_it() {
     let (_dir, model) = made();
@@ -153,9 +158,9 @@ fn a_run_stops_when_nobody_wants_it() {
     // As large as it gets: were a single step run, the test would be the slowest of all by far.
     let large = item(json!({"prompt": "a cat", "steps": 150, "width": 2048, "height": 2048}));
     let shape = engine.shape(&large.request);
-    let mut pictures = engine.pictures(&large, shape).unwrap();
+    let pictures = engine.pictures(&large, shape).unwrap();
     large.cancel.cancel();
-    assert_eq!(engine.pipeline.generate(shape, &mut pictures).unwrap(), [None]);
+    assert_eq!(engine.pipeline.generate(shape, &pictures, &mut [group()]).unwrap(), [None]);
 }
 
 #[test]
@@ -167,7 +172,7 @@ fn a_cancelled_picture_leaves_its_batch_alone() {
     let mut pictures = engine.pictures(&one, shape).unwrap();
     pictures.extend(engine.pictures(&other, shape).unwrap());
     one.cancel.cancel();
-    let made = engine.pipeline.generate(shape, &mut pictures).unwrap();
+    let made = engine.pipeline.generate(shape, &pictures, &mut [group(), group()]).unwrap();
     assert_eq!(made[0], None);
     assert_eq!(made[1].as_ref().map(Vec::len), Some(64 * 64 * 3));
 }

@@ -100,7 +100,10 @@ pub(super) struct Encoded {
 impl TextEncoder {
     /// Builds an encoder; `projected` for the second one.
     pub(super) fn new(vb: &VarBuilder, config: &Config, projected: bool) -> Result<Self> {
-        let model = vb.pp("text_model");
+        // transformers leaves the prefix out since version 5; whoever published before that has it.
+        let bare = !vb.contains_tensor("text_model.embeddings.token_embedding.weight")
+            && vb.contains_tensor("embeddings.token_embedding.weight");
+        let model = if bare { vb.clone() } else { vb.pp("text_model") };
         let embeddings = model.pp("embeddings");
         let width = config.hidden_size;
         let layers = (0..config.num_hidden_layers)

@@ -93,14 +93,14 @@ fn a_folder_that_is_wrong_is_named_with_what_is_wrong() {
             &["cross_attention_dim is 2048", "64"],
         ),
         (
-            Box::new(set("scheduler/scheduler_config.json", "_class_name", json!("DDIMScheduler"))),
+            Box::new(set("model_index.json", "scheduler", json!(["diffusers", "HeunDiscreteScheduler"]))),
             "ModelUnsupported",
-            &["DDIMScheduler", "EulerDiscreteScheduler"],
+            &["HeunDiscreteScheduler", "EulerDiscreteScheduler"],
         ),
         (
-            Box::new(set("scheduler/scheduler_config.json", "use_karras_sigmas", json!(true))),
+            Box::new(set("scheduler/scheduler_config.json", "use_beta_sigmas", json!(true))),
             "ModelUnsupported",
-            &["use_karras_sigmas"],
+            &["use_beta_sigmas"],
         ),
         (
             Box::new(set("model_index.json", "_class_name", json!("FluxPipeline"))),

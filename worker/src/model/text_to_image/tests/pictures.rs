@@ -1,0 +1,68 @@
+//! Whole pictures are those of diffusers, with the same seed as there: the goldens of bench/parity/pictures.py that this
+//! pipeline can make.
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::{decode, edit, golden, item, load_cpu};
+use crate::model::{Engine, Output};
+
+/// Furthest that a channel of a pixel may be from diffusers', of 255.
+const LEVELS: u8 = 2;
+
+#[derive(Debug, Deserialize)]
+struct Case {
+    name: String,
+    model: String,
+    weights: u64,
+    input: Map<String, Value>,
+    scheduler_config: Map<String, Value>,
+    files: Vec<String>,
+}
+
+impl Case {
+    fn is_for_this_pipeline(&self) -> bool {
+        let later = ["image", "mask", "guidance_rescale"];
+        ["sdxl", "turbo"].contains(&self.model.as_str()) && later.iter().all(|field| !self.input.contains_key(*field))
+    }
+
+    /// The pictures that the worker makes of this job.
+    fn run(&self) -> Vec<Output> {
+        let (_dir, model) = golden::model(&self.model, self.weights);
+        edit(&model, "scheduler/scheduler_config.json", |config| {
+            config.as_object_mut().unwrap().extend(self.scheduler_config.clone());
+        });
+        if let Some(class) = self.scheduler_config.get("_class_name") {
+            edit(&model, "model_index.json", |index| index["scheduler"] = json!(["diffusers", class]));
+        }
+        let mut engine = load_cpu(&model).unwrap();
+        let mut input = self.input.clone();
+        if let Some(name) = input.remove("scheduler") {
+            engine.pipeline.scheduler = engine.pipeline.scheduler.named(name.as_str().unwrap()).unwrap();
+        }
+        engine.run(&[item(Value::Object(input))]).remove(0).unwrap().outputs
+    }
+}
+
+#[test]
+fn pictures_are_those_of_diffusers() {
+    let cases: Vec<Case> = serde_json::from_str(&golden::text("pictures.json")).unwrap();
+    let mut compared = 0;
+    let mut wrong = Vec::new();
+    for case in cases.iter().filter(|case| case.is_for_this_pipeline()) {
+        let made = case.run();
+        assert_eq!(made.len(), case.files.len(), "{}", case.name);
+        for (output, file) in made.iter().zip(&case.files) {
+            let known = Output { body: golden::bytes(&format!("pictures/{file}")).into(), ..output.clone() };
+            let (found, known) = (decode(output), decode(&known));
+            assert_eq!((found.0, found.1), (known.0, known.1), "{file}");
+            let apart = found.2.iter().zip(&known.2).map(|(found, known)| found.abs_diff(*known)).max().unwrap();
+            if apart > LEVELS {
+                wrong.push(format!("{file}: {apart} levels apart"));
+            }
+            compared += 1;
+        }
+    }
+    assert!(compared >= 20, "only {compared} pictures");
+    assert!(wrong.is_empty(), "{} of {compared} pictures:\n{}", wrong.len(), wrong.join("\n"));
+}
