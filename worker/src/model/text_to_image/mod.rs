@@ -1,6 +1,7 @@
 //! Task TextToImage: an SDXL-family pipeline, loaded from a folder in the layout of diffusers.
 
 mod attention;
+mod box_muller;
 mod device;
 mod folder;
 mod load;
