@@ -17,7 +17,7 @@ const LOGARITHM: [f32; 9] = [
     3.333_333e-1,
 ];
 /// ln 2 in two parts, the larger one of few bits.
-const LN_2: (f32, f32) = (0.693_359_375, -2.121_944_4e-4);
+const LN_2: (f32, f32) = (0.693_359_4, -2.121_944_4e-4);
 /// Of x² and after 1 − x²/2, and after x.
 const COSINE: [f32; 3] = [2.443_315_7e-5, -1.388_731_6e-3, 4.166_664_6e-2];
 const SINE: [f32; 3] = [-1.951_529_6e-4, 8.332_161e-3, -1.666_665_5e-1];

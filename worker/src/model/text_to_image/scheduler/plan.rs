@@ -64,7 +64,7 @@ impl Plan {
 
     /// ᾱ at a timestep, counted from the end where it is negative.
     pub(super) fn alpha_at(&self, timestep: i64) -> f32 {
-        let count = self.alphas_cumprod.len() as i64;
+        let count = signed(self.alphas_cumprod.len());
         let index = if timestep < 0 { timestep + count } else { timestep };
         self.alphas_cumprod[index.clamp(0, count - 1) as usize]
     }
@@ -80,7 +80,7 @@ impl Plan {
 
     /// Training timesteps between two steps.
     pub(super) fn stride(&self) -> i64 {
-        (self.settings.train / self.steps) as i64
+        signed(self.settings.train / self.steps)
     }
 
     /// Where a timestep is past the last of the training: how many steps keep within it.
@@ -120,6 +120,11 @@ impl Plan {
         };
         self.sigmas = sigmas.into_iter().chain(std::iter::once(last)).map(|sigma| sigma as f32).collect();
     }
+}
+
+/// Counts of timesteps are bounded far below.
+fn signed(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 fn timesteps(settings: &Settings, alphas_cumprod: &[f32], steps: usize) -> Vec<f64> {
