@@ -23,7 +23,7 @@ soak: ## what takes long: 100,000 messages with faults, 1,000 SIGTERMs, 200 scal
 e2e: ## only the end-to-end tests, with the cluster that they need
 	@e2e/kind/test build cluster e2e
 
-bench: ## one measurement beside its peers: make bench NAME=worker, operator, operator-scale, scaling or keda
+bench: ## one measurement beside its peers: make bench NAME=worker, operator, operator-scale, scaling, keda or images
 	@bench/run $(NAME) $(OPTIONS)
 
 lint: ## format, clippy, shellcheck

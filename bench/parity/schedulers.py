@@ -82,6 +82,12 @@ def special():
     for prediction, reach in itertools.product(("epsilon", "v_prediction", "sample"), (1.0, 0.5)):
         for kind in ("DDIMScheduler", "LCMScheduler"):
             yield kind, BASE | {"clip_sample": True, "clip_sample_range": reach, "prediction_type": prediction}, 4, None
+    for prediction, spacing, steps in itertools.product(("epsilon", "v_prediction"), ("linspace", "leading", "trailing"), (4, 5, 20)):
+        yield "PNDMScheduler", BASE | {"prediction_type": prediction, "timestep_spacing": spacing}, steps, None
+    yield "PNDMScheduler", BASE, 10, 0.5
+    for kind in ("EulerDiscreteScheduler", "DPMSolverMultistepScheduler", "UniPCMultistepScheduler"):
+        # numpy's arange has one number more than asked for
+        yield kind, BASE | {"timestep_spacing": "trailing"}, 61, None
     yield "LCMScheduler", BASE | {"original_inference_steps": 100, "timestep_scaling": 5.0}, 8, None
 
 

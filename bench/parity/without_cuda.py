@@ -1,6 +1,6 @@
 """Lets PyTorch's CUDA build be imported on a machine without CUDA: puts empty libraries of the right names beside it.
 
-The only builds of torch on PyPI for Linux on x86-64 are linked with some 3 GB of CUDA libraries that nothing calls on a
+The only builds of torch on PyPI for Linux on x86-64 are linked with gigabytes of CUDA libraries that nothing calls on a
 CPU, but that the loader wants to see. This writes libraries that have the same names and symbols, and whose functions
 abort if anything should call them. The CUDA runtime itself (3 MB) must be the real one: torch registers its kernels
 with it as it is loaded.

@@ -1,9 +1,9 @@
-//! Kinds that work with the part of the picture's variance that is left at a timestep (ᾱ): DDIM, LCM and PNDM.
+//! Kinds that work with the part of the picture's variance that is left at a timestep (ᾱ), one step at a time: DDIM and LCM.
 
 use candle_core::{Result, Tensor};
 
 use super::plan::Plan;
-use super::sampler::{Memory, sum};
+use super::sampler::sum;
 use super::settings::Prediction;
 use crate::model::text_to_image::noise::Noise;
 
@@ -57,50 +57,4 @@ pub(super) fn lcm_step(
             sum(&[(next.sqrt(), &denoised), ((1.0 - next).sqrt(), &noise.like(latents)?)])
         }
     }
-}
-
-/// Liu et al. 2022, linear multistep: the outputs of up to four steps, put together, take a step as in equation 9.
-pub(super) fn pndm_step(
-    plan: &Plan,
-    index: usize,
-    memory: &mut Memory,
-    output: &Tensor,
-    latents: &Tensor,
-) -> Result<Tensor> {
-    let timestep = plan.timesteps[index] as i64;
-    // The second step goes the first one's way again, with the mean of what was said at both its ends.
-    let again = memory.taken == 1;
-    let (from, to) = if again { (timestep + plan.stride(), timestep) } else { (timestep, timestep - plan.stride()) };
-    if !again {
-        memory.keep(output.clone(), 4);
-    }
-    let output = match memory.outputs.len() {
-        1 if again => sum(&[(0.5, output), (0.5, memory.output(0)?)])?,
-        1 => output.clone(),
-        2 => sum(&[(1.5, memory.output(0)?), (-0.5, memory.output(1)?)])?,
-        3 => sum(&[
-            (23.0 / 12.0, memory.output(0)?),
-            (-16.0 / 12.0, memory.output(1)?),
-            (5.0 / 12.0, memory.output(2)?),
-        ])?,
-        _ => sum(&[
-            (55.0 / 24.0, memory.output(0)?),
-            (-59.0 / 24.0, memory.output(1)?),
-            (37.0 / 24.0, memory.output(2)?),
-            (-9.0 / 24.0, memory.output(3)?),
-        ])?,
-    };
-    let began = if again { memory.began.take() } else { None };
-    let latents = began.as_ref().unwrap_or(latents);
-    if memory.taken == 0 {
-        memory.began = Some(latents.clone());
-    }
-
-    let (alpha, next) = (plan.alpha_at(from), plan.alpha_after(to));
-    let noise = match plan.settings.prediction {
-        Prediction::Velocity => sum(&[(alpha.sqrt(), &output), ((1.0 - alpha).sqrt(), latents)])?,
-        Prediction::Epsilon | Prediction::Sample => output,
-    };
-    let divisor = alpha * (1.0 - next).sqrt() + (alpha * (1.0 - alpha) * next).sqrt();
-    sum(&[((next / alpha).sqrt(), latents), (-(next - alpha) / divisor, &noise)])
 }

@@ -24,12 +24,14 @@ pub(in super::super) enum SchedulerError {
     /// The betas give no noise levels.
     #[error("its betas are not all between 0 and 1, so they give no noise levels")]
     Betas,
-    /// So many steps cannot be taken.
-    #[error("must be at most {most} with {class}, not {steps}")]
+    /// So many steps, or so few, cannot be taken.
+    #[error("must be from {least} to {most} with {class} and this model, not {steps}")]
     Steps {
         /// What was asked for.
         steps: usize,
-        /// What can be.
+        /// The fewest that can be.
+        least: usize,
+        /// The most.
         most: usize,
         /// The scheduler.
         class: &'static str,

@@ -10,6 +10,7 @@ mod euler;
 mod kind;
 mod levels;
 mod plan;
+mod pndm;
 mod sampler;
 mod settings;
 #[cfg(test)]
@@ -78,10 +79,6 @@ impl Scheduler {
         }
         if wish.stochastic {
             raw.insert("algorithm_type".into(), "sde-dpmsolver++".into());
-        }
-        if kind == Kind::Pndm && raw.get("skip_prk_steps").is_none_or(Value::is_null) {
-            // A model of another scheduler does not say it, and Runge-Kutta steps are of no use to these models.
-            raw.insert("skip_prk_steps".into(), true.into());
         }
         let settings = Settings::read(kind, &raw)?;
         Self::new(self.raw.clone(), settings)

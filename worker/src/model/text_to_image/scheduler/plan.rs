@@ -5,6 +5,11 @@ use super::kind::Kind;
 use super::levels;
 use super::settings::{Betas, Settings, Spacing};
 
+/// Timesteps that PNDM's Runge-Kutta steps lead through.
+const RUNGE_KUTTA_STEPS: usize = 4;
+/// Passes of the UNet in them.
+pub(super) const RUNGE_KUTTA_PASSES: usize = 4 * (RUNGE_KUTTA_STEPS - 1);
+
 /// Karras' exponent.
 const RHO: f64 = 7.0;
 
@@ -14,7 +19,7 @@ pub(super) struct Plan {
     pub(super) settings: Settings,
     /// Of the training, falling: see `levels`.
     pub(super) alphas_cumprod: Vec<f32>,
-    /// How many steps the job asked for; PNDM takes one more.
+    /// How many steps the job asked for; PNDM takes more.
     pub(super) steps: usize,
     /// What the UNet is told at each step.
     pub(super) timesteps: Vec<f64>,
@@ -26,8 +31,9 @@ impl Plan {
     pub(super) fn new(settings: &Settings, alphas_cumprod: &[f32], steps: usize) -> Result<Self, SchedulerError> {
         let most =
             if settings.kind == Kind::Lcm { settings.train.min(settings.original_steps) } else { settings.train };
-        if steps == 0 || steps > most {
-            return Err(SchedulerError::Steps { steps, most, class: settings.kind.class() });
+        let least = if settings.runge_kutta { RUNGE_KUTTA_STEPS } else { 1 };
+        if steps < least || steps > most {
+            return Err(SchedulerError::Steps { steps, least, most, class: settings.kind.class() });
         }
         let mut plan = Self {
             settings: settings.clone(),
@@ -39,7 +45,7 @@ impl Plan {
         if settings.kind.has_sigmas() {
             plan.find_sigmas();
         } else if let Some(most) = plan.steps_within_training() {
-            return Err(SchedulerError::Steps { steps, most, class: settings.kind.class() });
+            return Err(SchedulerError::Steps { steps, least, most, class: settings.kind.class() });
         }
         Ok(plan)
     }
@@ -58,7 +64,7 @@ impl Plan {
 
     /// ᾱ at a timestep, counted from the end where it is negative.
     pub(super) fn alpha_at(&self, timestep: i64) -> f32 {
-        let count = self.alphas_cumprod.len() as i64;
+        let count = signed(self.alphas_cumprod.len());
         let index = if timestep < 0 { timestep + count } else { timestep };
         self.alphas_cumprod[index.clamp(0, count - 1) as usize]
     }
@@ -74,7 +80,7 @@ impl Plan {
 
     /// Training timesteps between two steps.
     pub(super) fn stride(&self) -> i64 {
-        (self.settings.train / self.steps) as i64
+        signed(self.settings.train / self.steps)
     }
 
     /// Where a timestep is past the last of the training: how many steps keep within it.
@@ -116,6 +122,11 @@ impl Plan {
     }
 }
 
+/// Counts of timesteps are bounded far below.
+fn signed(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
 fn timesteps(settings: &Settings, alphas_cumprod: &[f32], steps: usize) -> Vec<f64> {
     let (train, offset) = (settings.train, settings.steps_offset);
     match settings.kind {
@@ -143,6 +154,7 @@ fn timesteps(settings: &Settings, alphas_cumprod: &[f32], steps: usize) -> Vec<f
             };
             match kind {
                 Kind::Euler | Kind::EulerAncestral => falling.iter().map(|t: &f64| f64::from(*t as f32)).collect(),
+                Kind::Pndm if settings.runge_kutta => runge_kutta(&falling, train / steps / 2),
                 Kind::Pndm => second_twice(falling.into_iter().map(f64::round_ties_even).collect()),
                 _ => falling.into_iter().map(f64::round_ties_even).collect(),
             }
@@ -163,6 +175,17 @@ fn trailing(last: usize, stride: f64) -> Vec<f64> {
     let count = (last / stride).ceil() as usize;
     let step = (last - stride) - last;
     (0..count).map(|i| (last + i as f64 * step).round_ties_even() - 1.0).collect()
+}
+
+/// PNDM's first three strides by Runge and Kutta's method: at the beginning, twice in the middle, at the end.
+fn runge_kutta(falling: &[f64], half: usize) -> Vec<f64> {
+    let falling: Vec<f64> = falling.iter().copied().map(f64::round_ties_even).collect();
+    let strides = falling.windows(2).take(RUNGE_KUTTA_STEPS - 1);
+    let passes = strides.flat_map(|ends| {
+        let middle = ends[1] + half as f64;
+        [ends[0], middle, middle, ends[1]]
+    });
+    passes.chain(falling.iter().skip(RUNGE_KUTTA_STEPS - 1).copied()).collect()
 }
 
 /// PNDM's first stride is taken twice, the second time with what both its ends say.

@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor};
 
 use super::kind::Kind;
 use super::plan::Plan;
-use super::{alphas, dpm, euler, unipc};
+use super::{alphas, dpm, euler, pndm, unipc};
 use crate::model::text_to_image::noise::Noise;
 
 /// The state of one job's denoising. All its pictures take the same steps, so latents are (pictures, channels, height,
@@ -23,6 +23,8 @@ pub(super) struct Memory {
     pub(super) outputs: Vec<Tensor>,
     /// The latents that the last step began from.
     pub(super) began: Option<Tensor>,
+    /// What a step of several passes has gathered so far.
+    pub(super) gathered: Option<Tensor>,
     /// The order of the last step.
     pub(super) order: usize,
     /// Steps that were taken.
@@ -123,7 +125,7 @@ impl Sampler {
             Kind::EulerAncestral => euler::ancestral_step(plan, index, output, latents, noise),
             Kind::Ddim => alphas::ddim_step(plan, index, output, latents),
             Kind::Lcm => alphas::lcm_step(plan, index, output, latents, noise),
-            Kind::Pndm => alphas::pndm_step(plan, index, memory, output, latents),
+            Kind::Pndm => pndm::step(plan, index, memory, output, latents),
             Kind::Dpm => dpm::step(plan, index, memory, output, latents, noise),
             Kind::UniPc => unipc::step(plan, index, memory, output, latents),
         }?;

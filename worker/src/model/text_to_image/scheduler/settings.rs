@@ -74,6 +74,8 @@ pub(super) struct Settings {
     pub(super) lambda_min: f32,
     pub(super) original_steps: usize,
     pub(super) timestep_scaling: f64,
+    /// Whether PNDM begins with three Runge-Kutta steps, of four passes each.
+    pub(super) runge_kutta: bool,
     /// Steps after which UniPC does not correct.
     pub(super) disable_corrector: Vec<usize>,
 }
@@ -84,6 +86,7 @@ impl Settings {
         reader.refuse_what_is_not_built()?;
         let lcm = kind == Kind::Lcm;
         let sigmas = kind.knows_karras();
+        let multistep = matches!(kind, Kind::Dpm | Kind::UniPc);
         let own_spacing =
             if matches!(kind, Kind::Ddim | Kind::Lcm | Kind::Pndm) { Spacing::Leading } else { Spacing::Linspace };
         let prediction = reader.word(
@@ -131,8 +134,8 @@ impl Settings {
                 && reader.word("final_sigmas_type", false, &[("zero", false), ("sigma_min", true)])?,
             clip: if clips { Some(reader.number("clip_sample_range")?.unwrap_or(1.0)) } else { None },
             alpha_one: reader.flag("set_alpha_to_one", kind != Kind::Pndm)?,
-            order: reader.whole("solver_order", 2, 1..=3)?,
-            solver: reader.word("solver_type", own_solver, solvers)?,
+            order: if multistep { reader.whole("solver_order", 2, 1..=3)? } else { 1 },
+            solver: if multistep { reader.word("solver_type", own_solver, solvers)? } else { own_solver },
             lower_order_final: reader.flag("lower_order_final", true)?,
             euler_at_final: reader.flag("euler_at_final", false)?,
             stochastic: kind == Kind::Dpm
@@ -144,6 +147,7 @@ impl Settings {
             lambda_min: reader.number("lambda_min_clipped")?.map_or(f32::NEG_INFINITY, |number| number as f32),
             original_steps: reader.whole("original_inference_steps", 50, 1..=MOST_TIMESTEPS)?,
             timestep_scaling: reader.number("timestep_scaling")?.unwrap_or(10.0),
+            runge_kutta: kind == Kind::Pndm && !reader.flag("skip_prk_steps", false)?,
             disable_corrector: reader.wholes("disable_corrector")?,
         };
         if kind == Kind::UniPc && settings.order > 1 && !settings.lower_order_final && !settings.ends_at_sigma_min {
@@ -245,7 +249,7 @@ impl Reader<'_> {
         use Kind::{Ddim, Dpm, Euler, Lcm, UniPc};
         let sigmas: &[Kind] = &[Euler, Dpm, UniPc];
         let off = Value::Bool(false);
-        let rules: [(&'static str, &[Kind], Value); 12] = [
+        let rules: [(&'static str, &[Kind], Value); 11] = [
             ("thresholding", &[Ddim, Dpm, Lcm, UniPc], off.clone()),
             ("use_exponential_sigmas", sigmas, off.clone()),
             ("use_beta_sigmas", sigmas, off.clone()),
@@ -257,16 +261,11 @@ impl Reader<'_> {
             ("variance_type", &[Dpm], Value::Null),
             ("solver_p", &[UniPc], Value::Null),
             ("predict_x0", &[UniPc], Value::Bool(true)),
-            ("skip_prk_steps", &[Kind::Pndm], Value::Bool(true)),
         ];
         for (key, kinds, supported) in rules {
             if kinds.contains(&self.kind) && self.get(key).is_some_and(|value| *value != supported) {
                 return Err(self.unsupported(key, supported.to_string()));
             }
-        }
-        // the one whose default is the other value
-        if self.kind == Kind::Pndm && self.get("skip_prk_steps").is_none() {
-            return Err(self.unsupported("skip_prk_steps", "true"));
         }
         Ok(())
     }

@@ -118,7 +118,7 @@ fn a_setting_that_is_not_built_is_named() {
         ("DPMSolverMultistepScheduler", json!({"algorithm_type": "dpmsolver"}), "algorithm_type"),
         ("DPMSolverMultistepScheduler", json!({"solver_order": 4}), "solver_order"),
         ("UniPCMultistepScheduler", json!({"lower_order_final": false}), "lower_order_final"),
-        ("PNDMScheduler", json!({}), "skip_prk_steps"),
+        ("PNDMScheduler", json!({"skip_prk_steps": "yes"}), "skip_prk_steps"),
         ("LCMScheduler", json!({"timestep_spacing": "quadratic"}), "timestep_spacing"),
         ("LCMScheduler", json!({"num_train_timesteps": 0}), "num_train_timesteps"),
         ("DDIMScheduler", json!({"trained_betas": [0.1, 0.2]}), "num_train_timesteps"),
@@ -158,6 +158,8 @@ fn steps_are_bounded_by_what_the_model_was_trained_on() {
     assert_eq!(most("DDIMScheduler", json!({"steps_offset": 1}), 1000), Some(999));
     assert_eq!(most("EulerDiscreteScheduler", json!({}), 1001), Some(1000));
     assert_eq!(most("EulerDiscreteScheduler", json!({}), 0), Some(1000));
+    assert_eq!(most("PNDMScheduler", json!({}), 3), Some(1000));
+    assert_eq!(most("PNDMScheduler", json!({"skip_prk_steps": true}), 3), None);
 }
 
 #[test]
@@ -176,7 +178,8 @@ fn a_job_takes_another_scheduler_over_the_models_settings() {
     assert_eq!(silent.named("DDIMScheduler").unwrap().begin(4).unwrap().timesteps()[0], 750.0);
     // and back again, nothing of the way there is left
     assert_eq!(named.named("euler").unwrap().begin(4).unwrap().timesteps(), [999.0, 749.0, 499.0, 249.0]);
-    assert_eq!(model.named("pndm").unwrap().begin(4).unwrap().left(), 5);
+    // which for PNDM begins with three steps of four passes
+    assert_eq!(model.named("pndm").unwrap().begin(4).unwrap().left(), 13);
 }
 
 #[test]

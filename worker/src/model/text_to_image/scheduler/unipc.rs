@@ -66,12 +66,12 @@ impl Stride {
         let b_h = if self.solver == Solver::Bh1 { hh } else { hh.exp_m1() };
         let mut phi = hh.exp_m1() / hh - 1.0;
         let mut factorial = 1.0;
+        let mut powers = vec![1.0; count];
         let mut rows = Vec::new();
-        for power in 0..count {
-            let mut row: Vec<f32> = places.iter().take(count).map(|place| place.powi(power as i32)).collect();
-            row.push(phi * factorial / b_h);
-            rows.push(row);
-            factorial *= (power + 2) as f32;
+        for row in 0..count {
+            rows.push(powers.iter().copied().chain([phi * factorial / b_h]).collect());
+            powers.iter_mut().zip(places).for_each(|(power, place)| *power *= place);
+            factorial *= (row + 2) as f32;
             phi = phi / hh - 1.0 / factorial;
         }
         solve(rows)
@@ -119,13 +119,10 @@ fn solve(mut rows: Vec<Vec<f32>>) -> Result<Vec<f32>> {
         if rows[column][column] == 0.0 {
             return Err(candle_core::Error::Msg("two steps of the scheduler have the same noise level".into()));
         }
-        for row in 0..count {
-            if row != column {
-                let factor = rows[row][column] / rows[column][column];
-                for at in column..=count {
-                    rows[row][at] -= factor * rows[column][at];
-                }
-            }
+        let by = rows[column].clone();
+        for (_, row) in rows.iter_mut().enumerate().filter(|(index, _)| *index != column) {
+            let factor = row[column] / by[column];
+            row.iter_mut().zip(&by).skip(column).for_each(|(value, by)| *value -= factor * by);
         }
     }
     Ok((0..count).map(|i| rows[i][count] / rows[i][i]).collect())
