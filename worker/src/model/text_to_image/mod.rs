@@ -2,6 +2,7 @@
 //! does. Requests join and leave between steps (docs/decisions/0015).
 
 mod attention;
+mod box_muller;
 mod device;
 mod embeddings;
 mod finish;
