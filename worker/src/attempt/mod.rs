@@ -233,7 +233,7 @@ impl<R: Request> Pipeline<R> {
         };
         let left = self.notes.leave(head, message_id, suspicion, alone.is_some(), attempt.give_up);
         let left = left.await.map_err(given_up)?;
-        let committed = self.compute_and_commit(work, job, requests).await;
+        let committed = Box::pin(self.compute_and_commit(work, job, requests)).await;
         drop(alone);
         if matches!(committed, Err(Failure::LeaseLost)) {
             self.notes.disown(left).await;

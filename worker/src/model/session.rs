@@ -107,16 +107,14 @@ impl<'a, R> Session<'a, R> {
 fn step_all<R>(engine: &mut dyn Stepwise<R>, tickets: &[Ticket]) -> Vec<Stepped> {
     match catch_unwind(AssertUnwindSafe(|| engine.step(tickets))) {
         Ok(stepped) => stepped,
-        Err(panic) => match tickets {
-            [ticket] => {
+        Err(panic) => {
+            if let [ticket] = tickets {
                 engine.forget(*ticket);
-                vec![Stepped::Ended(Err(crashed(panic.as_ref())))]
+                return vec![Stepped::Ended(Err(crashed(panic.as_ref())))];
             }
-            _ => {
-                tracing::warn!(size = tickets.len(), "the model crashed in a step; trying each request alone");
-                tickets.iter().flat_map(|ticket| step_all(engine, &[*ticket])).collect()
-            }
-        },
+            tracing::warn!(size = tickets.len(), "the model crashed in a step; trying each request alone");
+            tickets.iter().flat_map(|ticket| step_all(engine, &[*ticket])).collect()
+        }
     }
 }
 

@@ -71,6 +71,43 @@ async fn a_prompt_becomes_a_picture() {
 }
 
 #[tokio::test]
+async fn a_picture_from_a_picture_can_be_watched() {
+    lab::with("watched", async |lab| {
+        let dir = upload_model(lab).await;
+        let picture = dir.join("begin.png");
+        let mut encoder = png::Encoder::new(std::fs::File::create(&picture).unwrap(), 64, 64);
+        encoder.set_color(png::ColorType::Rgb);
+        encoder.write_header().unwrap().write_image_data(&[90; 64 * 64 * 3]).unwrap();
+        lab.upload("begin.png", &picture).await;
+        let mut settings = settings(lab);
+        settings["queue"] = json!({ "allow": { "inputBuckets": [lab.name] } });
+        settings["model"]["batch"] = json!({ "maxSize": 2 });
+        let mut worker = program::start(lab, "a", settings);
+        worker.until_ready().await;
+
+        let image = format!("s3://{}/begin.png", lab.name);
+        let long = json!({ "job_id": "long", "prompt": "a cat", "image": image, "strength": 1, "steps": 100, "preview_every_steps": 5 });
+        lab.send(long).await;
+        let under_way = |state: &WorkerState| {
+            state.jobs.iter().any(|job| job.progress.is_some_and(|at| at.step > 0 && at.steps == 100))
+        };
+        worker.until_state("a job that is under way", under_way).await;
+        // one that comes later joins, and is done first
+        lab.send(json!({ "job_id": "short", "prompt": "a dog", "steps": 1 })).await;
+        let (short, long) = (lab.record("short").await, lab.record("long").await);
+        assert_eq!((short.status, long.status), (JobStatus::Completed, JobStatus::Completed));
+        assert!(short.finished_at < long.finished_at, "{} and {}", short.finished_at, long.finished_at);
+        let preview = lab.object(&format!("{PREFIX}long.preview.jpg")).await;
+        assert_eq!((preview.content_type.as_str(), preview.metadata["job-id"].as_str()), ("image/jpeg", "long"));
+
+        lab.send(json!({ "job_id": "gone", "prompt": "a cat", "image": format!("s3://{}/nothing.png", lab.name) })).await;
+        let error = lab.record("gone").await.error.unwrap();
+        assert_eq!((error.code.as_str(), error.field.as_deref()), ("InvalidInput", Some("image")), "{}", error.message);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn several_pictures_of_a_job_have_keys_of_their_own() {
     lab::with("pictures", async |lab| {
         upload_model(lab).await;

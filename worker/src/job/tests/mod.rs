@@ -4,6 +4,7 @@ mod celery;
 mod envelope;
 mod ids;
 mod mapping;
+mod objects;
 mod s3_event;
 mod wrapped;
 

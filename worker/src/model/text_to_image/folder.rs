@@ -115,20 +115,32 @@ impl<'a> Folder<'a> {
 
     /// The variant of a folder that holds no other: a bucket often has nothing but the fp16 files.
     fn only_variant(&self, component: &str, stem: &str) -> Option<String> {
-        let mut found = self.safetensors(component).into_iter().filter_map(|name| {
-            let variant = name.strip_prefix(stem)?.strip_prefix('.')?.strip_suffix(".safetensors")?;
-            (!variant.contains('.')).then(|| variant.to_owned())
-        });
-        let first = found.next()?;
-        found.next().is_none().then_some(first)
+        let single = |name: &str| name.strip_suffix(".safetensors").map(str::to_owned);
+        // both places of the variant in the index's name, as above
+        let sharded = |name: &str| {
+            let before = name.strip_suffix(".safetensors.index.json");
+            let after = || name.strip_prefix("safetensors.index.")?.strip_suffix(".json");
+            before.or_else(after).map(str::to_owned)
+        };
+        let names = self.names(component).into_iter();
+        let names = names.filter_map(|name| Some(name.strip_prefix(stem)?.strip_prefix('.')?.to_owned()));
+        let variants = names.filter_map(|name| sharded(&name).or_else(|| single(&name)));
+        let mut found: Vec<String> = variants.filter(|name| !name.contains(['.', '-'])).collect();
+        found.dedup();
+        if found.len() == 1 { found.pop() } else { None }
+    }
+
+    fn names(&self, component: &str) -> Vec<String> {
+        let entries = std::fs::read_dir(self.path(component)).into_iter().flatten().flatten();
+        let mut names: Vec<_> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        names.sort();
+        names
     }
 
     /// The safetensors files of a folder in the folder, sorted.
     pub(super) fn safetensors(&self, component: &str) -> Vec<String> {
-        let entries = std::fs::read_dir(self.path(component)).into_iter().flatten().flatten();
-        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-        let mut names: Vec<_> = names.filter(|name| name.ends_with(".safetensors")).collect();
-        names.sort();
+        let mut names = self.names(component);
+        names.retain(|name| name.ends_with(".safetensors"));
         names
     }
 

@@ -66,8 +66,8 @@ impl Job {
         let mut noise = Noise::new(request.seed);
         let start = Start { pipeline, request, width, height };
         let (latents, kept) = match strength {
-            None => (start.from_noise(&sampler, &mut noise).map_err(run_error)?, Kept::default()),
-            Some(strength) => start.from_picture(strength, &mut sampler, &mut noise)?,
+            None => (start.with_noise(&sampler, &mut noise).map_err(|error| run_error(&error))?, Kept::default()),
+            Some(strength) => start.with_picture(strength, &mut sampler, &mut noise)?,
         };
         let told = Told {
             request: Arc::clone(request),
@@ -124,7 +124,7 @@ impl Job {
 
     /// Takes the UNet's guesses for `blocks`, in their order, a step further.
     pub(super) fn advance(&mut self, pipeline: &Pipeline, guesses: &[Tensor]) -> Result<(), RunError> {
-        self.follow(guesses).map_err(run_error)?;
+        self.follow(guesses).map_err(|error| run_error(&error))?;
         self.progress.step += 1;
         if let Some(hook) = &self.item.hook {
             hook.stepped(self.progress);
@@ -169,18 +169,18 @@ impl Job {
             let latents = if by > 1 && height >= by && width >= by { latents.avg_pool2d(by)? } else { latents };
             Made::decode(pipeline, &latents)
         };
-        small().map_err(run_error)?.preview(PREVIEW_QUALITY)
+        small().map_err(|error| run_error(&error))?.preview(PREVIEW_QUALITY)
     }
 
     /// Decodes its pictures, one at a time; the files are made of them elsewhere.
     pub(super) fn finish(self, pipeline: &Pipeline) -> Result<Finish, RunError> {
         let mut made = Vec::new();
-        for index in 0..self.latents.dim(0).map_err(run_error)? {
+        for index in 0..self.latents.dim(0).map_err(|error| run_error(&error))? {
             if self.is_cancelled() {
                 return Err(RunError::Cancelled);
             }
-            let latents = self.latents.narrow(0, index, 1).map_err(run_error)?;
-            made.push(Made::decode(pipeline, &latents).map_err(run_error)?);
+            let latents = self.latents.narrow(0, index, 1).map_err(|error| run_error(&error))?;
+            made.push(Made::decode(pipeline, &latents).map_err(|error| run_error(&error))?);
         }
         let told = self.told;
         Ok(Box::new(move || told.product(made)))

@@ -47,7 +47,7 @@ impl Choice {
             }
             let file = fields.get("file").and_then(Value::as_str).unwrap_or_default();
             let plain = Path::new(file).components().all(|part| matches!(part, Component::Normal(_)));
-            if !plain || !Path::new(file).extension().is_some_and(|extension| extension == "safetensors") {
+            if !plain || Path::new(file).extension().is_none_or(|extension| extension != "safetensors") {
                 return Err(wrong(format!("file must be a .safetensors file below the model's folder, not {file:?}")));
             }
             let scale = fields.get("scale").map_or(Some(1.0), Value::as_f64).filter(|scale| scale.abs() <= MOST_SCALE);

@@ -59,7 +59,10 @@ pub struct TextToImage {
 impl std::fmt::Debug for TextToImage {
     /// Without its weights: they are pages of shapes.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TextToImage").field("family", &self.pipeline.family).field("jobs", &self.jobs.len()).finish()
+        f.debug_struct("TextToImage")
+            .field("family", &self.pipeline.family)
+            .field("jobs", &self.jobs.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -75,7 +78,7 @@ impl TextToImage {
             .iter()
             .filter_map(|ticket| Some((*ticket, self.jobs.get(ticket)?.blocks(self.pipeline.dtype))))
             .map(|(ticket, rows)| {
-                let count = rows.map_err(weights::run_error).map(|rows| {
+                let count = rows.map_err(|error| weights::run_error(&error)).map(|rows| {
                     let count = rows.len();
                     blocks.extend(rows);
                     count
@@ -88,7 +91,10 @@ impl TextToImage {
         for (ticket, count) in planned {
             let result = count.and_then(|count| {
                 let own: Vec<_> = guesses.by_ref().take(count).collect();
-                let own = own.into_iter().collect::<candle_core::Result<Vec<_>>>().map_err(weights::run_error)?;
+                let own = own
+                    .into_iter()
+                    .collect::<candle_core::Result<Vec<_>>>()
+                    .map_err(|error| weights::run_error(&error))?;
                 let job = self.jobs.get_mut(&ticket).ok_or(RunError::Cancelled)?;
                 job.advance(&self.pipeline, &own)
             });

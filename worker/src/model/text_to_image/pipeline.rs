@@ -58,9 +58,12 @@ impl Family {
         let Self::Sdxl(sdxl) = self else { return None };
         let (width, height) = (width as f32, height as f32);
         let [good, bad] = AESTHETIC;
-        let tell = |score| match sdxl.aesthetic {
-            true => vec![height, width, 0.0, 0.0, score],
-            false => vec![height, width, 0.0, 0.0, height, width],
+        let tell = |score| {
+            if sdxl.aesthetic {
+                vec![height, width, 0.0, 0.0, score]
+            } else {
+                vec![height, width, 0.0, 0.0, height, width]
+            }
         };
         Some([tell(bad), tell(good)])
     }
@@ -141,11 +144,11 @@ impl Pipeline {
         // read even where it is not needed, so that what is wrong with it is told whatever the guidance
         let without = Text::read(readers, "negative_prompt", negative.unwrap_or(""), weights)?;
         let count = with.chunks(readers).max(if guided && !zero { without.chunks(readers) } else { 1 });
-        let with = with.encode(readers, count).map_err(run_error)?;
+        let with = with.encode(readers, count).map_err(|error| run_error(&error))?;
         let without = match (guided, zero) {
             (false, _) => None,
-            (true, true) => Some(with.zeroed().map_err(run_error)?),
-            (true, false) => Some(without.encode(readers, count).map_err(run_error)?),
+            (true, true) => Some(with.zeroed().map_err(|error| run_error(&error))?),
+            (true, false) => Some(without.encode(readers, count).map_err(|error| run_error(&error))?),
         };
         Ok(Texts { with, without })
     }

@@ -127,9 +127,9 @@ fn format(fields: &mut Fields) -> Result<Format, InvalidInput> {
     // a consumer's own quality is for those of its jobs that ask for jpeg
     let said = fields.says(&["quality"]);
     let quality = fields.integer(&["quality"], 1..=100)?;
-    let refuse = |format: &str| match said {
-        true => Err(InvalidInput::field("quality", format!("is of jpeg; {format} is written without loss"))),
-        false => Ok(()),
+    let refuse = |format: &str| {
+        let error = || InvalidInput::field("quality", format!("is of jpeg; {format} is written without loss"));
+        if said { Err(error()) } else { Ok(()) }
     };
     match fields.text(&["format", "output_format"])?.as_deref() {
         None | Some("png") => refuse("png").map(|()| Format::Png),

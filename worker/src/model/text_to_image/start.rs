@@ -69,19 +69,19 @@ impl Start<'_> {
     }
 
     /// Latents that are all noise.
-    pub(super) fn from_noise(&self, sampler: &Sampler, noise: &mut Noise) -> CandleResult<Tensor> {
+    pub(super) fn with_noise(&self, sampler: &Sampler, noise: &mut Noise) -> CandleResult<Tensor> {
         self.drawn(noise, self.pictures())? * sampler.init_noise_sigma()
     }
 
     /// Latents of the request's picture under as much noise as `strength` says, and what of it stays.
-    pub(super) fn from_picture(
+    pub(super) fn with_picture(
         &self,
         strength: f64,
         sampler: &mut Sampler,
         noise: &mut Noise,
     ) -> Result<(Tensor, Kept), RunError> {
         let Some(source) = &self.request.source else {
-            return Ok((self.from_noise(sampler, noise).map_err(run_error)?, Kept::default()));
+            return Ok((self.with_noise(sampler, noise).map_err(|error| run_error(&error))?, Kept::default()));
         };
         sampler.begin_at(strength);
         if sampler.is_done() {
@@ -93,12 +93,12 @@ impl Start<'_> {
             None => self.whole(&planes, sampler, noise),
             Some(mask) => self.part(&planes, &mask.mask(self.width, self.height), strength, sampler, noise),
         };
-        made.map_err(run_error)
+        made.map_err(|error| run_error(&error))
     }
 
     /// Image to image.
     fn whole(&self, planes: &[f32], sampler: &Sampler, noise: &mut Noise) -> CandleResult<(Tensor, Kept)> {
-        let picture = self.encoded(planes.to_vec(), noise)?;
+        let picture = self.pipeline.vae.scaled(&self.sampled(planes.to_vec(), noise)?)?;
         let picture = picture.repeat((self.pictures(), 1, 1, 1))?;
         let drawn = self.drawn(noise, self.pictures())?;
         Ok((sampler.add_noise(&picture, &drawn)?, Kept::default()))
@@ -144,11 +144,15 @@ impl Start<'_> {
         Ok((latents, kept))
     }
 
-    /// A picture's latents (1, channels, height, width), sampled as the encoder says.
+    /// Latents of a picture that is inpainted.
     fn encoded(&self, planes: Vec<f32>, noise: &mut Noise) -> CandleResult<Tensor> {
-        let vae = &self.pipeline.vae;
+        self.pipeline.vae.scaled_to_inpaint(&self.sampled(planes, noise)?)
+    }
+
+    /// A picture's latents (1, channels, height, width), sampled as the encoder says; unscaled.
+    fn sampled(&self, planes: Vec<f32>, noise: &mut Noise) -> CandleResult<Tensor> {
         let pixels = Tensor::from_vec(planes, (1, 3, self.height, self.width), &self.pipeline.device)?;
-        let encoded = vae.encode(&pixels)?;
-        vae.scaled(&encoded.sample(noise.normal(encoded.count()))?)
+        let encoded = self.pipeline.vae.encode(&pixels)?;
+        encoded.sample(noise.normal(encoded.count()))
     }
 }

@@ -30,7 +30,7 @@ pub(super) struct Config {
     #[serde(default = "default_projection")]
     projection_dim: usize,
     #[serde(default = "default_end")]
-    eos_token_id: Option<u32>,
+    eos_token_id: u32,
 }
 
 fn default_epsilon() -> f64 {
@@ -41,8 +41,8 @@ fn default_projection() -> usize {
     512
 }
 
-fn default_end() -> Option<u32> {
-    Some(49_407)
+fn default_end() -> u32 {
+    49_407
 }
 
 /// More of anything is a mistake in the file, and would only be found when memory runs out.
@@ -155,7 +155,7 @@ impl TextEncoder {
             final_norm: layer_norm(width, config.layer_norm_eps, model.pp("final_layer_norm"))?,
             projection: projected.then(project).transpose()?,
             layer,
-            end: config.eos_token_id.filter(|end| *end != OLD_END),
+            end: Some(config.eos_token_id).filter(|end| *end != OLD_END),
             device: vb.device().clone(),
         })
     }

@@ -28,8 +28,8 @@ pub(super) struct Config {
     down_block_types: Vec<String>,
     #[serde(default = "default_up")]
     up_block_types: Vec<String>,
-    #[serde(default = "default_mid")]
-    mid_block_type: Option<String>,
+    #[serde(default)]
+    mid_block_type: MidType,
     #[serde(default = "two")]
     layers_per_block: PerBlock<usize>,
     /// Despite its name the number of heads: diffusers reads it so unless `num_attention_heads`, the later word for it,
@@ -80,6 +80,17 @@ enum Sides {
 enum PerBlock<T> {
     All(T),
     Each(Vec<T>),
+}
+
+/// `mid_block_type`; `null` is a middle that is not there, and no word the usual one.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(transparent)]
+struct MidType(Option<String>);
+
+impl Default for MidType {
+    fn default() -> Self {
+        Self(Some("UNetMidBlock2DCrossAttn".into()))
+    }
 }
 
 /// What SDXL adds to the timestep's embedding.
@@ -133,10 +144,6 @@ fn default_down() -> Vec<String> {
 
 fn default_up() -> Vec<String> {
     ["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"].map(Into::into).into()
-}
-
-fn default_mid() -> Option<String> {
-    Some("UNetMidBlock2DCrossAttn".into())
 }
 
 fn default_groups() -> usize {
@@ -303,10 +310,10 @@ impl Config {
     /// Width of the texts that the UNet attends to; its blocks must agree on it.
     pub(super) fn context_channels(&self) -> Result<usize, LoadError> {
         let first = self.cross_attention_dim.get(0);
-        match (0..self.block_out_channels.len()).all(|block| self.cross_attention_dim.get(block) == first) {
-            true => Ok(first),
-            false => Err(unsupported(CONFIG, "cross_attention_dim differs between blocks")),
+        if (0..self.block_out_channels.len()).any(|block| self.cross_attention_dim.get(block) != first) {
+            return Err(unsupported(CONFIG, "cross_attention_dim differs between blocks"));
         }
+        Ok(first)
     }
 
     /// Residual blocks of down block `block`.
@@ -333,7 +340,7 @@ impl Config {
 
     /// What is in the middle. It attends among the latents whatever `only_cross_attention` says of the blocks.
     pub(super) fn mid(&self) -> Mid {
-        match self.mid_block_type.as_deref() {
+        match self.mid_block_type.0.as_deref() {
             None => Mid::None,
             Some("UNetMidBlock2D") => Mid::Resnet,
             Some(_) => Mid::Attends(Attends { only_text: false, ..self.attends(self.block_out_channels.len() - 1) }),

@@ -231,7 +231,12 @@ impl Vae {
     pub(super) fn scaled(&self, sample: &Tensor) -> Result<Tensor> {
         match &self.moments {
             Some((mean, spread)) => (sample.broadcast_sub(mean)? * self.scaling_factor)?.broadcast_div(spread),
-            None => sample * self.scaling_factor,
+            None => self.scaled_to_inpaint(sample),
         }
+    }
+
+    /// The same for inpainting, where diffusers leaves the channels' means and spreads out.
+    pub(super) fn scaled_to_inpaint(&self, sample: &Tensor) -> Result<Tensor> {
+        sample * self.scaling_factor
     }
 }

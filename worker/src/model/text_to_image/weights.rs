@@ -184,8 +184,8 @@ pub(super) fn is_out_of_memory(error: &Error) -> bool {
 }
 
 /// What a failure of the model is to the job.
-pub(super) fn run_error(error: Error) -> RunError {
-    let error = cause(&error);
+pub(super) fn run_error(error: &Error) -> RunError {
+    let error = cause(error);
     if is_out_of_memory(error) {
         return RunError::OutOfMemory(error.to_string());
     }

@@ -148,12 +148,22 @@ fn variants_and_shards_are_found() {
     let unet = model.join("unet");
     let file = unet.join("diffusion_pytorch_model.safetensors");
     std::fs::rename(&file, unet.join("diffusion_pytorch_model.fp16.safetensors")).unwrap();
-    shard(&model.join("vae"), "diffusion_pytorch_model");
-    for variant in [None, Some("fp16")] {
-        let mut engine =
-            load(&model, millrace_api::Device::Cpu, millrace_api::Precision::Auto, variant, 0, &serde_json::Map::new())
-                .unwrap();
+    shard(&model.join("vae"), "diffusion_pytorch_model", "safetensors.index.json");
+    let same = |variant| {
+        let precision = millrace_api::Precision::Auto;
+        let none = serde_json::Map::new();
+        let mut engine = load(&model, millrace_api::Device::Cpu, precision, variant, 0, &none).unwrap();
         assert_eq!(engine.run(&[item(json!({"prompt": "a cat"}))]).remove(0).unwrap(), whole);
+    };
+    same(None);
+    same(Some("fp16"));
+    // nothing but shards of a variant, as diffusers and as others name their index
+    for index in ["fp16.safetensors.index.json", "safetensors.index.fp16.json"] {
+        let encoder = model.join("text_encoder_2");
+        shard(&encoder, "model", index);
+        same(None);
+        same(Some("fp16"));
+        unshard(&encoder, "model");
     }
 }
 
@@ -162,8 +172,23 @@ fn cut(file: &Path, bytes: u64) {
     std::fs::File::options().write(true).open(file).unwrap().set_len(length - bytes).unwrap();
 }
 
-/// Splits a weights file in two, with the index that goes with it.
-fn shard(folder: &Path, stem: &str) {
+/// Puts what was split together again.
+fn unshard(folder: &Path, stem: &str) {
+    let mut tensors = std::collections::HashMap::new();
+    for entry in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+        let name = entry.file_name().unwrap().to_string_lossy().into_owned();
+        if name.contains("-of-") {
+            tensors.extend(candle_core::safetensors::load(&entry, &candle_core::Device::Cpu).unwrap());
+        }
+        if name.contains("-of-") || name.contains(".index.") {
+            std::fs::remove_file(entry).unwrap();
+        }
+    }
+    candle_core::safetensors::save(&tensors, folder.join(format!("{stem}.safetensors"))).unwrap();
+}
+
+/// Splits a weights file in two, with the index of this name that goes with it.
+fn shard(folder: &Path, stem: &str, index: &str) {
     let whole = folder.join(format!("{stem}.safetensors"));
     let content = std::fs::read(&whole).unwrap();
     let tensors = safetensors::SafeTensors::deserialize(&content).unwrap().tensors();
@@ -175,7 +200,6 @@ fn shard(folder: &Path, stem: &str) {
         safetensors::serialize_to_file(views, None, &folder.join(&name)).unwrap();
         map.extend(part.iter().map(|(tensor, _)| (tensor.clone(), json!(name))));
     }
-    std::fs::write(folder.join(format!("{stem}.safetensors.index.json")), json!({"weight_map": map}).to_string())
-        .unwrap();
+    std::fs::write(folder.join(format!("{stem}.{index}")), json!({"weight_map": map}).to_string()).unwrap();
     std::fs::remove_file(whole).unwrap();
 }
