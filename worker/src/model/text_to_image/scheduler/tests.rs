@@ -1,6 +1,6 @@
 //! Every scheduler, step by step, against what diffusers does with the same numbers (bench/parity/schedulers.py).
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -122,6 +122,7 @@ fn a_setting_that_is_not_built_is_named() {
         ("PNDMScheduler", json!({"skip_prk_steps": "yes"}), "skip_prk_steps"),
         ("LCMScheduler", json!({"timestep_spacing": "quadratic"}), "timestep_spacing"),
         ("LCMScheduler", json!({"num_train_timesteps": 0}), "num_train_timesteps"),
+        ("LCMScheduler", json!({"original_inference_steps": 1001}), "original_inference_steps"),
         ("DDIMScheduler", json!({"trained_betas": [0.1, 0.2]}), "num_train_timesteps"),
         ("DDIMScheduler", json!({"beta_end": "much"}), "beta_end"),
     ];
@@ -199,6 +200,34 @@ fn stable_diffusion_mends_old_configs_and_sdxl_does_not() {
     let silent = begin("StableDiffusionImg2ImgPipeline", &json!({"_class_name": "DDIMScheduler"}));
     assert_eq!((silent.settings.steps_offset, silent.settings.clip), (1, None));
     assert_eq!(silent.named("euler").unwrap().settings.steps_offset, 0);
+}
+
+#[test]
+fn settings_at_their_ends_are_refused_or_taken_and_never_panic() {
+    let ends = [
+        json!({"num_train_timesteps": 1, "original_inference_steps": 1}),
+        json!({"num_train_timesteps": 2, "original_inference_steps": 1, "use_karras_sigmas": true}),
+        json!({"num_train_timesteps": 1, "original_inference_steps": 1, "rescale_betas_zero_snr": true}),
+        json!({"steps_offset": 100_000}),
+        json!({"lambda_min_clipped": 1e9, "timestep_spacing": "trailing"}),
+        json!({"sigma_min": -1.0, "sigma_max": 1e300, "use_karras_sigmas": true}),
+        json!({"clip_sample": true, "clip_sample_range": -1.0}),
+        json!({"timestep_scaling": 0.0, "disable_corrector": [0, 0, 99]}),
+    ];
+    for kind in Kind::ALL {
+        for end in &ends {
+            for steps in [1, 2, 4, 61] {
+                let sampler = scheduler(kind.class(), end.clone()).and_then(|scheduler| scheduler.begin(steps));
+                let Ok(mut sampler) = sampler else { continue };
+                let mut latents = Tensor::zeros((1, 4, 2, 2), DType::F32, &Device::Cpu).unwrap();
+                while !sampler.is_done() {
+                    // an error is an answer too: two steps may have the same noise level
+                    let Ok(next) = sampler.step(&latents, &latents, &mut Noise::new(1)) else { break };
+                    latents = next;
+                }
+            }
+        }
+    }
 }
 
 #[test]
