@@ -1,5 +1,6 @@
 """The worker as a process: one picture by hand, and jobs from a queue of the model server (SQS and S3 in memory)."""
 
+import http.client
 import json
 import os
 import pathlib
@@ -31,11 +32,24 @@ class Server:
         self.aws = Aws(self.endpoint)
         self.process.await_("listening", log.read_text)
         for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-            self.aws._call("s3", f"/models/{file.relative_to(folder)}", file.read_bytes(), method="PUT")
+            put(port, f"/models/{file.relative_to(folder)}", file)
 
     def stop(self):
         self.process.stop()
         self.dir.cleanup()
+
+
+def put(port, path, file):
+    """Into the model server, without holding the file in memory."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=STUCK)
+    authorization = "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0"
+    with open(file, "rb") as body:
+        connection.request("PUT", path, body, {"Authorization": authorization, "Content-Length": str(file.stat().st_size)})
+        answer = connection.getresponse()
+    said = answer.read()
+    connection.close()
+    if answer.status != 200:
+        sys.exit(f"PUT {path}: {answer.status} {said[:300]}")
 
 
 def state(port):

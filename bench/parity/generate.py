@@ -22,7 +22,7 @@ import schedulers
 from weights import scale, values
 
 GOLDENS = pathlib.Path(__file__).parent / "goldens"
-SEEDS = {"sdxl": [1, 2, 3], "turbo": [1, 2, 3], "sd15": [1, 2, 3], "sd21": [1, 2, 3], "inpaint": [1]}
+SEEDS = {"sdxl": [1, 2, 3], "turbo": [1, 2, 3], "sd15": [1, 2, 3, 4], "sd21": [1, 2, 3], "inpaint": [1]}
 PROMPTS = ["a photo of an astronaut riding a horse on mars!", "Blurry café 123, don't  (red:1.2)\n🙂"]
 
 

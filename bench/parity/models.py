@@ -86,7 +86,7 @@ SD_UNET = dict(
     down_block_types=["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"],
     up_block_types=["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3,
 )
-# 70 million parameters, in SDXL's shape; for bench/images, which draws at 256 by 256
+# 159 million parameters with the rest, in SDXL's shape; for bench/images, which draws at 256 by 256
 MID_UNET = SDXL_UNET | dict(
     sample_size=32, block_out_channels=[96, 192, 384], norm_num_groups=32, attention_head_dim=[3, 6, 12],
     transformer_layers_per_block=[1, 2, 4], cross_attention_dim=1024, addition_time_embed_dim=128,

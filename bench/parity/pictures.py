@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+NUDGE = 5e-6
 PROMPT = "a photo of a cat on mars"
 SCHEDULERS = ["EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler", "DDIMScheduler", "DPMSolverMultistepScheduler",
               "LCMScheduler", "UniPCMultistepScheduler", "PNDMScheduler"]
@@ -16,8 +17,9 @@ def cases():
     """Each: name, model, seed of its weights, the job's input, and what is changed in scheduler_config.json."""
     job = {"prompt": PROMPT, "width": 64, "height": 64, "steps": 20, "guidance_scale": 5.0, "seed": 7}
     few = {"steps": 4, "guidance_scale": 0.0}
-    for model in ("sdxl", "turbo", "sd15", "sd21"):
-        for seed in (1, 2, 3):
+    # sd15 with the weights of seed 3 is chaotic, whatever the noise: see `steady`
+    for model, seeds in {"sdxl": (1, 2, 3), "turbo": (1, 2, 3), "sd15": (1, 2, 4), "sd21": (1, 2, 3)}.items():
+        for seed in seeds:
             yield f"{model}-{seed}", model, seed, job | ({} if model != "turbo" else few) | {"seed": 6 + seed}, {}
     for model in ("sdxl", "sd15", "sd21"):
         for scheduler in SCHEDULERS:
@@ -104,6 +106,38 @@ def run(pipe, job, goldens):
     return pipe(**call, generator=torch.Generator("cpu").manual_seed(job["seed"])).images
 
 
+@contextlib.contextmanager
+def nudged():
+    """All noise is off by a few millionths, as another machine's rounding would have it after some steps."""
+    randn = torch.randn
+
+    def off(*size, **more):
+        drawn = randn(*size, **more)
+        signs = torch.sign(torch.sin(torch.arange(drawn.numel(), dtype=torch.float32) * 77.7)).reshape(drawn.shape)
+        return drawn * (1 + NUDGE * signs)
+
+    torch.randn = off
+    try:
+        yield
+    finally:
+        torch.randn = randn
+
+
+def steady(folder, job, goldens):
+    """The pictures of a job, under the first seed from its own on (in hundreds) with which a model of random weights is not
+    chaotic: else the last bit of an input would decide what is seen, and nobody's pictures could be compared."""
+    for seed in range(job["seed"], job["seed"] + 1000, 100):
+        tried = job | {"seed": seed % 2**64}
+        made = run(pipeline(folder, tried), tried, goldens)
+        with nudged():
+            other = run(pipeline(folder, tried), tried, goldens)
+        apart = max(np.abs(np.asarray(a).astype(int) - np.asarray(b).astype(int)).max() for a, b in zip(made, other))
+        if apart <= 1:
+            return made, tried
+        print(f"{folder.name} {tried}: chaotic, {apart} levels")
+    raise SystemExit(f"{job}: chaotic with every seed; change the case")
+
+
 def make(work, goldens):
     """Writes pictures/*.png and pictures.json."""
     shutil.rmtree(goldens / "pictures", ignore_errors=True)
@@ -113,7 +147,7 @@ def make(work, goldens):
     for name, model, seed, job, changed in cases():
         folder = work / f"{model}-{seed}"
         with edited(folder, changed):
-            made = run(pipeline(folder, job), job, goldens)
+            made, job = steady(folder, job, goldens)
         files = [f"{name}{f'-{i}' if len(made) > 1 else ''}.png" for i in range(len(made))]
         for path, picture in zip(files, made):
             picture.save(goldens / "pictures" / path, optimize=True)

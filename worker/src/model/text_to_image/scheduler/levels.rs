@@ -20,7 +20,7 @@ pub(super) fn alphas_cumprod(settings: &Settings) -> Result<Vec<f32>, SchedulerE
         // Almost nothing, so that the largest noise level is not infinite.
         *last = 2.0_f32.powi(-24);
     }
-    Ok(left)
+    if left.iter().all(|left| left.is_finite()) { Ok(left) } else { Err(SchedulerError::Betas) }
 }
 
 /// Noise level of each training timestep, rising.

@@ -150,6 +150,9 @@ impl Settings {
             runge_kutta: kind == Kind::Pndm && !reader.flag("skip_prk_steps", false)?,
             disable_corrector: reader.wholes("disable_corrector")?,
         };
+        if lcm && settings.original_steps > settings.train {
+            return Err(reader.unsupported("original_inference_steps", "at most num_train_timesteps"));
+        }
         if kind == Kind::UniPc && settings.order > 1 && !settings.lower_order_final && !settings.ends_at_sigma_min {
             // the last step would divide by an infinite one
             return Err(reader.unsupported("lower_order_final", "true, where final_sigmas_type is zero"));

@@ -1,6 +1,6 @@
 //! Every scheduler, step by step, against what diffusers does with the same numbers (bench/parity/schedulers.py).
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -44,7 +44,8 @@ impl Known<'_> {
         self.0 = rest;
         let largest = known.iter().fold(1e-3_f32, |largest, value| largest.max(value.abs()));
         for (found, known) in found.iter().zip(known) {
-            if !((found - known).abs() <= tolerance * largest) {
+            let near = (found - known).abs() <= tolerance * largest;
+            if !near {
                 return Err(format!("{what}: {found} is not {known}"));
             }
         }
@@ -121,6 +122,7 @@ fn a_setting_that_is_not_built_is_named() {
         ("PNDMScheduler", json!({"skip_prk_steps": "yes"}), "skip_prk_steps"),
         ("LCMScheduler", json!({"timestep_spacing": "quadratic"}), "timestep_spacing"),
         ("LCMScheduler", json!({"num_train_timesteps": 0}), "num_train_timesteps"),
+        ("LCMScheduler", json!({"original_inference_steps": 1001}), "original_inference_steps"),
         ("DDIMScheduler", json!({"trained_betas": [0.1, 0.2]}), "num_train_timesteps"),
         ("DDIMScheduler", json!({"beta_end": "much"}), "beta_end"),
     ];
@@ -174,8 +176,8 @@ fn a_job_takes_another_scheduler_over_the_models_settings() {
     assert_eq!(plain.begin(4).unwrap().timesteps(), [999.0, 749.0, 499.0, 249.0]);
     // a setting that the model does not state is the named class' own: leading for DDIM, linspace for Euler
     let silent = scheduler("EulerDiscreteScheduler", json!({})).unwrap();
-    assert_eq!(silent.begin(4).unwrap().timesteps()[0], 999.0);
-    assert_eq!(silent.named("DDIMScheduler").unwrap().begin(4).unwrap().timesteps()[0], 750.0);
+    assert_eq!(silent.begin(4).unwrap().timesteps()[..1], [999.0]);
+    assert_eq!(silent.named("DDIMScheduler").unwrap().begin(4).unwrap().timesteps()[..1], [750.0]);
     // and back again, nothing of the way there is left
     assert_eq!(named.named("euler").unwrap().begin(4).unwrap().timesteps(), [999.0, 749.0, 499.0, 249.0]);
     // which for PNDM begins with three steps of four passes
@@ -198,6 +200,34 @@ fn stable_diffusion_mends_old_configs_and_sdxl_does_not() {
     let silent = begin("StableDiffusionImg2ImgPipeline", &json!({"_class_name": "DDIMScheduler"}));
     assert_eq!((silent.settings.steps_offset, silent.settings.clip), (1, None));
     assert_eq!(silent.named("euler").unwrap().settings.steps_offset, 0);
+}
+
+#[test]
+fn settings_at_their_ends_are_refused_or_taken_and_never_panic() {
+    let ends = [
+        json!({"num_train_timesteps": 1, "original_inference_steps": 1}),
+        json!({"num_train_timesteps": 2, "original_inference_steps": 1, "use_karras_sigmas": true}),
+        json!({"num_train_timesteps": 1, "original_inference_steps": 1, "rescale_betas_zero_snr": true}),
+        json!({"steps_offset": 100_000}),
+        json!({"lambda_min_clipped": 1e9, "timestep_spacing": "trailing"}),
+        json!({"sigma_min": -1.0, "sigma_max": 1e300, "use_karras_sigmas": true}),
+        json!({"clip_sample": true, "clip_sample_range": -1.0}),
+        json!({"timestep_scaling": 0.0, "disable_corrector": [0, 0, 99]}),
+    ];
+    for kind in Kind::ALL {
+        for end in &ends {
+            for steps in [1, 2, 4, 61] {
+                let sampler = scheduler(kind.class(), end.clone()).and_then(|scheduler| scheduler.begin(steps));
+                let Ok(mut sampler) = sampler else { continue };
+                let mut latents = Tensor::zeros((1, 4, 2, 2), DType::F32, &Device::Cpu).unwrap();
+                while !sampler.is_done() {
+                    // an error is an answer too: two steps may have the same noise level
+                    let Ok(next) = sampler.step(&latents, &latents, &mut Noise::new(1)) else { break };
+                    latents = next;
+                }
+            }
+        }
+    }
 }
 
 #[test]
