@@ -23,9 +23,12 @@ pub(super) enum PickError {
     },
 }
 
+/// Components of published pipelines that no task runs, each of a gigabyte or more.
+const UNUSED: [&str; 2] = ["safety_checker", "image_encoder"];
+
 /// Chooses from `files`: configuration and vocabulary (.json, .txt), and in every folder the .safetensors files of
-/// `variant` where it has some, else those of none. Beside a `model_index.json` lie single-file copies of the whole
-/// pipeline; they are left out.
+/// `variant` where it has some, else those of none; in `lora` all of them, as each is another adapter. Beside a
+/// `model_index.json` lie single-file copies of the whole pipeline; they are left out.
 pub(super) fn pick(files: Vec<RemoteFile>, variant: Option<&str>) -> Result<Vec<RemoteFile>, PickError> {
     let listed = files.len();
     let is_pipeline = files.iter().any(|file| file.path == "model_index.json");
@@ -36,7 +39,8 @@ pub(super) fn pick(files: Vec<RemoteFile>, variant: Option<&str>) -> Result<Vec<
         let extension = name.rsplit_once('.').map_or("", |(_, extension)| extension);
         match extension {
             "json" | "txt" => chosen.push(file),
-            "safetensors" if !(is_pipeline && folder.is_empty()) => {
+            "safetensors" if is_pipeline && folder == "lora" => chosen.push(file),
+            "safetensors" if !(is_pipeline && (folder.is_empty() || UNUSED.contains(&folder))) => {
                 weights.entry(folder.to_owned()).or_default().push(file);
             }
             _ => {}
@@ -105,6 +109,21 @@ mod tests {
         "unet/diffusion_pytorch_model.safetensors",
         "vae/diffusion_pytorch_model.safetensors",
     ];
+
+    #[test]
+    fn adapters_are_taken_and_what_nobody_runs_is_not() {
+        let mut listed = files(PUBLISHED);
+        let more = [
+            "lora/a.safetensors",
+            "lora/b.v2.safetensors",
+            "safety_checker/model.safetensors",
+            "image_encoder/model.safetensors",
+        ];
+        listed.extend(files(&more));
+        let picked = pick(listed, None).unwrap();
+        let has = |path: &str| picked.iter().any(|file| file.path == path);
+        assert_eq!(more.map(has), [true, true, false, false]);
+    }
 
     fn files(paths: &[&str]) -> Vec<RemoteFile> {
         paths.iter().map(|path| RemoteFile { path: (*path).into(), size: 1, etag: "e".into() }).collect()

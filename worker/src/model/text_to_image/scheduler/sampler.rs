@@ -53,6 +53,7 @@ impl Sampler {
     }
 
     /// What the UNet is told at each step, from the first.
+    #[cfg(test)]
     pub(in super::super) fn timesteps(&self) -> &[f64] {
         &self.plan.timesteps
     }
@@ -63,6 +64,7 @@ impl Sampler {
     }
 
     /// The next step, counted from 0.
+    #[cfg(test)]
     pub(in super::super) fn index(&self) -> usize {
         self.index
     }

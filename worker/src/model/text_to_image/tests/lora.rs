@@ -17,6 +17,9 @@ const CONV: &str = "down_blocks.0.resnets.0.conv1";
 const K_PROJ: &str = "text_model.encoder.layers.0.self_attn.k_proj";
 const RANK: usize = 2;
 
+/// A file's keys and tensors.
+type Content<'a> = Vec<(&'a str, Tensor)>;
+
 fn values(name: &str, shape: &[usize]) -> Tensor {
     let count: usize = shape.iter().product();
     let start = name.len() as f32;
@@ -129,7 +132,7 @@ fn an_adapter_of_another_model_is_told_by_its_first_key() {
     let layer = format!("lora_unet_{}", TO_Q.replace('.', "_"));
     let down = format!("{layer}.lora_down.weight");
     let up = format!("{layer}.lora_up.weight");
-    let cases: [(Vec<(&str, Tensor)>, &str, &str); 6] = [
+    let cases: [(Content, &str, &str); 6] = [
         (
             vec![("lora_unet_nowhere.lora_down.weight", tensor(&[2, 4]))],
             "ModelUnsupported",
