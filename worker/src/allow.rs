@@ -6,14 +6,14 @@ use serde_json::{Map, Value};
 
 use crate::job::{ObjectRef, Placement};
 use crate::model::InvalidInput;
-use crate::store::{NOTE, RECORD, TRIED};
+use crate::store::{NOTE, PREVIEW, RECORD, TRIED};
 
 /// Longest URL that a message may name.
 const MAX_URL: usize = 2048;
 /// Longest prefix and longest key that a message may name, as the consumer's own.
 const MAX_PART: usize = 512;
 /// What the worker's own objects end in.
-pub(crate) const RESERVED: [&str; 2] = [RECORD, NOTE];
+pub(crate) const RESERVED: [&str; 3] = [RECORD, NOTE, PREVIEW];
 
 /// Where messages of one consumer may point.
 #[derive(Debug, Clone, Default)]

@@ -159,6 +159,8 @@ async fn feed<R: Request>(engine: EngineThread<R>, most: usize, mut receiver: mp
                 None => open = false,
             },
             Some(()) = running.next(), if !running.is_empty() => free_since = Instant::now(),
+            // closed, and all that waited were cancelled
+            else => {}
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::failure::Failure;
 use crate::job::JobHead;
 use crate::message::Message;
 use crate::model::{InvalidInput, Output};
-use crate::store::{At, Bucket, Condition, Content, GivenUp, Put, RECORD};
+use crate::store::{At, Bucket, Condition, Content, GivenUp, PREVIEW, Put, RECORD};
 use crate::time::date;
 
 const JOB_ID: &str = "job-id";
@@ -191,8 +191,8 @@ impl Store {
     /// Puts what input `index` of a job looks like meanwhile, over the one before. Nobody waits for it: what goes wrong
     /// is logged, and the next one may do better.
     pub async fn put_preview(&self, head: &JobHead, index: usize, preview: &Output, give_up: &CancellationToken) {
-        let number = if index == 0 { String::new() } else { format!("-{index}") };
-        let key = format!("{}{}{number}.preview.{}", self.bucket.prefix(), head.id, preview.extension);
+        // no job's id has a tilde, so this is never another job's output
+        let key = format!("{}{}~{index}{PREVIEW}", self.bucket.prefix(), head.id);
         let at = At { bucket: self.bucket.name(), key: &key };
         let metadata = [(JOB_ID, head.id.as_str()), (CONSUMER, self.owner.as_str())];
         let content = Content { body: &preview.body, content_type: preview.content_type, metadata: &metadata };

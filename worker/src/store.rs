@@ -23,6 +23,8 @@ use crate::state::{Part, State};
 pub const RECORD: &str = ".record.json";
 /// What the keys of attempts' notes end in.
 pub const NOTE: &str = ".attempt";
+/// What the keys of previews end in.
+pub const PREVIEW: &str = ".preview.jpg";
 /// What the keys begin with, after the prefix, by which a worker tries its rights.
 pub const TRIED: &str = ".millrace-";
 /// Longest that a worker which stops waits for what it still has to write.

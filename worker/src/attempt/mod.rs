@@ -33,6 +33,8 @@ use crate::way::Way;
 
 /// Outputs of one job that are put at a time.
 const PUTS: usize = 4;
+/// Most bytes of the objects that one job's inputs name.
+const MOST_OBJECTS: usize = 64 << 20;
 /// How long a job that was cut waits for the model to notice.
 const LAST_LOOK: Duration = Duration::from_secs(5);
 /// Longest that a job may take: SQS's ceiling, less what its record and its verdict need.
@@ -198,9 +200,20 @@ impl<R: Request> Pipeline<R> {
 
     /// Reads the objects that a job's inputs name.
     async fn with_objects(&self, attempt: &Attempt<'_>, mut job: Job) -> Result<Job, Failure> {
+        let mut bytes = 0;
         for named in self.config.forms.objects_of(&job, R::OBJECT_FIELDS)? {
             match self.inputs.read(&named.object, attempt.give_up).await {
-                Ok(content) => job.put_content(&named, &content),
+                Ok(content) => {
+                    bytes += content.len();
+                    if bytes > MOST_OBJECTS {
+                        let message = format!(
+                            "with those before it the job's objects are more than {MOST_OBJECTS} bytes, which are held \
+                             at the same time: make several jobs of it"
+                        );
+                        return Err(job.at(named.input, InvalidInput::field(named.field, message)).into());
+                    }
+                    job.put_content(&named, &content);
+                }
                 Err(ReadError::GivenUp) => return Err(attempt.reason()),
                 Err(ReadError::Invalid(error)) => {
                     return Err(job.at(named.input, InvalidInput::field(named.field, error.message)).into());

@@ -5,8 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{oneshot, watch};
 
-use super::stepwise::{Finish, Stepped, Stepwise, Ticket, lost};
-use super::thread::panic_text;
+use super::stepwise::{Finish, Stepped, Stepwise, Ticket, crashed, lost};
 use super::{Item, Progress, RunError};
 use crate::metrics::{Device, Metrics};
 
@@ -116,10 +115,6 @@ fn step_all<R>(engine: &mut dyn Stepwise<R>, tickets: &[Ticket]) -> Vec<Stepped>
             tickets.iter().flat_map(|ticket| step_all(engine, &[*ticket])).collect()
         }
     }
-}
-
-fn crashed(panic: &(dyn std::any::Any + Send)) -> RunError {
-    RunError::Model(format!("the model crashed: {}", panic_text(panic)))
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Engines that compute in steps: requests join between two steps and leave when they are done, whatever the others of
 //! their steps are doing.
 
+use super::thread::panic_text;
 use super::{Item, Product, Progress, RunError};
 
 /// A request that an engine is working on.
@@ -70,4 +71,9 @@ pub fn run_all<R>(engine: &mut dyn Stepwise<R>, batch: &[Item<R>]) -> Vec<Result
 /// An engine that gives fewer results than it was asked for.
 pub(super) fn lost() -> RunError {
     RunError::Model("the model gave no result".into())
+}
+
+/// A crash of the model, by what it panicked with.
+pub(super) fn crashed(panic: &(dyn std::any::Any + Send)) -> RunError {
+    RunError::Model(format!("the model crashed: {}", panic_text(panic)))
 }

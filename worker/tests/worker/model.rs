@@ -97,7 +97,7 @@ async fn a_picture_from_a_picture_can_be_watched() {
         let (short, long) = (lab.record("short").await, lab.record("long").await);
         assert_eq!((short.status, long.status), (JobStatus::Completed, JobStatus::Completed));
         assert!(short.finished_at < long.finished_at, "{} and {}", short.finished_at, long.finished_at);
-        let preview = lab.object(&format!("{PREFIX}long.preview.jpg")).await;
+        let preview = lab.object(&format!("{PREFIX}long~0.preview.jpg")).await;
         assert_eq!((preview.content_type.as_str(), preview.metadata["job-id"].as_str()), ("image/jpeg", "long"));
 
         lab.send(json!({ "job_id": "gone", "prompt": "a cat", "image": format!("s3://{}/nothing.png", lab.name) })).await;

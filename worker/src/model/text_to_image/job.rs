@@ -130,7 +130,10 @@ impl Job {
             hook.stepped(self.progress);
             let every = self.item.request.preview_every_steps;
             if every.is_some_and(|every| self.progress.step.is_multiple_of(every)) && !self.is_done() {
-                hook.preview(self.preview(pipeline)?);
+                match self.preview(pipeline) {
+                    Ok(preview) => hook.preview(preview),
+                    Err(error) => tracing::warn!(%error, "a preview was not made"),
+                }
             }
         }
         Ok(())

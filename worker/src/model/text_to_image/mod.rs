@@ -36,6 +36,7 @@ mod weighting;
 mod weights;
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 pub use self::load::load;
@@ -46,7 +47,8 @@ use self::job::Job;
 use self::picture::Picture;
 use self::pipeline::Pipeline;
 use self::request::Source;
-use super::stepwise::{Stepped, Stepwise, Ticket, run_all};
+use self::scheduler::SchedulerError;
+use super::stepwise::{Stepped, Stepwise, Ticket, crashed, lost, run_all};
 use super::{Engine, Item, Product, RunError};
 
 /// A loaded model, and what it works on.
@@ -95,13 +97,18 @@ impl TextToImage {
                     .into_iter()
                     .collect::<candle_core::Result<Vec<_>>>()
                     .map_err(|error| weights::run_error(&error))?;
-                let job = self.jobs.get_mut(&ticket).ok_or(RunError::Cancelled)?;
-                job.advance(&self.pipeline, &own)
+                let job = self.jobs.get_mut(&ticket).ok_or_else(lost)?;
+                alone(|| job.advance(&self.pipeline, &own))
             });
             results.push((ticket, result));
         }
         results
     }
+}
+
+/// What is done for one job: where it crashes, that is its own error, and what the others came to is kept.
+fn alone<T>(what: impl FnOnce() -> Result<T, RunError>) -> Result<T, RunError> {
+    catch_unwind(AssertUnwindSafe(what)).unwrap_or_else(|panic| Err(crashed(panic.as_ref())))
 }
 
 impl Engine for TextToImage {
@@ -111,8 +118,11 @@ impl Engine for TextToImage {
         let side = 8 * self.pipeline.scale;
         let mut request = TextToImageRequest::smallest("warm up", side, side);
         if self.pipeline.inpaints() {
-            let blank = Arc::new(Picture::blank(side, side));
-            request.source = Some(Source { image: blank.clone(), mask: Some(blank), strength: None });
+            let blank = Arc::new(Picture::blank(side, side).map_err(RunError::Model)?);
+            request.source = Some(Source { image: blank.clone(), mask: Some(blank), strength: Some(1.0) });
+        }
+        if let Err(SchedulerError::Steps { least, .. }) = self.pipeline.scheduler_of(&request)?.begin(1) {
+            request.steps = least as u32;
         }
         self.run(&[Item::new(request)]).into_iter().try_for_each(|result| result.map(|_| ()))
     }
@@ -146,8 +156,9 @@ impl Stepwise<TextToImageRequest> for TextToImage {
                 Stepped::Ended(Err(error))
             }
             _ => Stepped::Ended(match self.jobs.remove(ticket) {
-                Some(job) if !job.is_cancelled() => job.finish(&self.pipeline),
-                _ => Err(RunError::Cancelled),
+                Some(job) if job.is_cancelled() => Err(RunError::Cancelled),
+                Some(job) => alone(|| job.finish(&self.pipeline)),
+                None => Err(lost()),
             }),
         };
         tickets.iter().map(one).collect()

@@ -1,6 +1,5 @@
 //! Pictures that jobs bring along, and the files that are made of those computed.
 
-use std::borrow::Cow;
 use std::io::Cursor;
 
 use base64::Engine as _;
@@ -20,13 +19,18 @@ const MAX_DECODED: u64 = 128 << 20;
 /// Most pixels, of which every one may be held by each job.
 const MAX_PIXELS: u64 = 4096 * 4096;
 
-/// A picture as it was sent, decoded: red, green, blue in 8 bits.
+/// A picture as it was sent. It is decoded where it is needed: many may wait.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) struct Picture(RgbImage);
+pub(super) struct Picture {
+    file: Vec<u8>,
+    /// In pixels.
+    width: u32,
+    height: u32,
+}
 
 impl std::fmt::Debug for Picture {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Picture({} × {})", self.0.width(), self.0.height())
+        write!(f, "Picture({} × {})", self.width, self.height)
     }
 }
 
@@ -48,71 +52,85 @@ impl Picture {
             }
             None => text,
         };
-        let file = STANDARD.decode(encoded.trim()).map_err(|error| format!("is not base64: {error}"))?;
-        Self::decode(&file)
+        // the usual tools break the lines
+        let encoded: String = encoded.split_ascii_whitespace().collect();
+        let file = STANDARD.decode(encoded).map_err(|error| format!("is not base64: {error}"))?;
+        Self::new(file)
     }
 
-    /// Decodes a file within limits of size and memory.
-    pub(super) fn decode(file: &[u8]) -> Result<Self, String> {
-        let mut reader =
-            ImageReader::new(Cursor::new(file)).with_guessed_format().map_err(|error| error.to_string())?;
-        match reader.format() {
-            Some(ImageFormat::Png | ImageFormat::Jpeg | ImageFormat::WebP) => {}
-            _ => return Err("is not a PNG, JPEG or WebP file".into()),
-        }
-        let mut limits = Limits::default();
-        limits.max_image_width = Some(MAX_SIDE);
-        limits.max_image_height = Some(MAX_SIDE);
-        limits.max_alloc = Some(MAX_DECODED);
-        reader.limits(limits);
-        let wrong = |error: ImageError| format!("cannot be read: {error}");
-        let decoder = reader.into_decoder().map_err(wrong)?;
-        let (width, height) = decoder.dimensions();
-        if u64::from(width) * u64::from(height) > MAX_PIXELS {
-            return Err(format!("has {width} × {height} pixels; at most {MAX_PIXELS} are read"));
-        }
-        if width == 0 || height == 0 {
-            return Err("has no pixels".into());
-        }
-        Ok(Self(DynamicImage::from_decoder(decoder).map_err(wrong)?.into_rgb8()))
+    /// A file whose header is right, and within limits of size.
+    pub(super) fn new(file: Vec<u8>) -> Result<Self, String> {
+        let (width, height) = decoder(&file)?.dimensions();
+        Ok(Self { file, width, height })
     }
 
     /// A white one.
-    pub(super) fn blank(width: usize, height: usize) -> Self {
-        Self(RgbImage::from_pixel(width as u32, height as u32, image::Rgb([u8::MAX; 3])))
+    pub(super) fn blank(width: usize, height: usize) -> Result<Self, String> {
+        let (width, height) = (width as u32, height as u32);
+        let white = vec![u8::MAX; width as usize * height as usize * 3];
+        let file = webp(&white, width, height).map_err(|error| error.to_string())?;
+        Self::new(file.into())
     }
 
     /// Width and height in pixels.
     pub(super) fn size(&self) -> (u32, u32) {
-        self.0.dimensions()
+        (self.width, self.height)
     }
 
-    fn resized(&self, width: usize, height: usize) -> Cow<'_, RgbImage> {
+    /// Red, green, blue in 8 bits, in this size.
+    fn pixels(&self, width: usize, height: usize) -> Result<RgbImage, String> {
         let (width, height) = (width as u32, height as u32);
-        if self.0.dimensions() == (width, height) {
-            return Cow::Borrowed(&self.0);
+        let pixels = DynamicImage::from_decoder(decoder(&self.file)?).map_err(|error| unreadable(&error))?.into_rgb8();
+        if pixels.dimensions() == (width, height) {
+            return Ok(pixels);
         }
-        Cow::Owned(image::imageops::resize(&self.0, width, height, FilterType::Lanczos3))
+        Ok(image::imageops::resize(&pixels, width, height, FilterType::Lanczos3))
     }
 
     /// The picture in this size, from −1 to 1: red, then green, then blue, each row by row.
-    pub(super) fn planes(&self, width: usize, height: usize) -> Vec<f32> {
-        let picture = self.resized(width, height);
-        let picture = picture.as_ref();
+    pub(super) fn planes(&self, width: usize, height: usize) -> Result<Vec<f32>, String> {
+        let picture = self.pixels(width, height)?;
         let plane = |colour: usize| picture.pixels().map(move |pixel| f32::from(pixel.0[colour]) / 255.0 * 2.0 - 1.0);
-        (0..3).flat_map(plane).collect()
+        Ok((0..3).flat_map(plane).collect())
     }
 
     /// As a mask in this size, row by row: 1 where the picture is to be made anew, which is where it is bright (by
     /// ITU-R 601, as Pillow has it).
-    pub(super) fn mask(&self, width: usize, height: usize) -> Vec<f32> {
+    pub(super) fn mask(&self, width: usize, height: usize) -> Result<Vec<f32>, String> {
         let bright = |pixel: &image::Rgb<u8>| {
             let [red, green, blue] = pixel.0.map(u32::from);
             let grey = (red * 19_595 + green * 38_470 + blue * 7_471 + 0x8000) >> 16;
             if grey as f32 / 255.0 < 0.5 { 0.0 } else { 1.0 }
         };
-        self.resized(width, height).pixels().map(bright).collect()
+        Ok(self.pixels(width, height)?.pixels().map(bright).collect())
     }
+}
+
+/// Reads a file's header, within limits of size and memory.
+fn decoder(file: &[u8]) -> Result<impl ImageDecoder + '_, String> {
+    let mut reader = ImageReader::new(Cursor::new(file)).with_guessed_format().map_err(|error| error.to_string())?;
+    match reader.format() {
+        Some(ImageFormat::Png | ImageFormat::Jpeg | ImageFormat::WebP) => {}
+        _ => return Err("is not a PNG, JPEG or WebP file".into()),
+    }
+    let mut limits = Limits::default();
+    limits.max_image_width = Some(MAX_SIDE);
+    limits.max_image_height = Some(MAX_SIDE);
+    limits.max_alloc = Some(MAX_DECODED);
+    reader.limits(limits);
+    let decoder = reader.into_decoder().map_err(|error| unreadable(&error))?;
+    let (width, height) = decoder.dimensions();
+    if u64::from(width) * u64::from(height) > MAX_PIXELS {
+        return Err(format!("has {width} × {height} pixels; at most {MAX_PIXELS} are read"));
+    }
+    if width == 0 || height == 0 {
+        return Err("has no pixels".into());
+    }
+    Ok(decoder)
+}
+
+fn unreadable(error: &ImageError) -> String {
+    format!("cannot be read: {error}")
 }
 
 /// The file that a picture is given as.
@@ -178,20 +196,20 @@ mod tests {
         let picture = Picture::read(&bare).unwrap();
         assert_eq!(picture.size(), (3, 2));
         assert_eq!(Picture::read(&format!("data:image/png;base64,{bare}")), Ok(picture.clone()));
-        let planes = picture.planes(3, 2);
+        let planes = picture.planes(3, 2).unwrap();
         assert_eq!(planes.len(), 18);
         assert_eq!(planes[..3], [-1.0, 100.0 / 255.0 * 2.0 - 1.0, 200.0 / 255.0 * 2.0 - 1.0]);
         assert_eq!((planes[6], planes[9]), (-1.0, 200.0 / 255.0 * 2.0 - 1.0), "green by rows");
         for file in [jpeg(&[9; 18], 3, 2, 90).unwrap(), webp(&[9; 18], 3, 2).unwrap()] {
-            assert_eq!(Picture::decode(&file).unwrap().size(), (3, 2));
+            assert_eq!(Picture::new(file.to_vec()).unwrap().size(), (3, 2));
         }
     }
 
     #[test]
     fn a_mask_is_white_where_it_counts() {
         // pure green is bright, pure blue is dark
-        let picture = Picture::decode(&png(2, 1, |x, _| if x == 0 { [0, 255, 0] } else { [0, 0, 255] })).unwrap();
-        assert_eq!(picture.mask(2, 1), [1.0, 0.0]);
+        let picture = Picture::new(png(2, 1, |x, _| if x == 0 { [0, 255, 0] } else { [0, 0, 255] })).unwrap();
+        assert_eq!(picture.mask(2, 1).unwrap(), [1.0, 0.0]);
     }
 
     #[test]
@@ -208,7 +226,8 @@ mod tests {
             assert!(error.contains(words), "{text}: {error}");
         }
         let file = png(8, 8, |_, _| [0; 3]);
-        let error = Picture::decode(&file[..file.len() / 2]).unwrap_err();
+        let half = Picture::new(file[..file.len() / 2].to_vec()).and_then(|picture| picture.planes(8, 8));
+        let error = half.unwrap_err();
         assert!(error.starts_with("cannot be read"), "{error}");
     }
 
@@ -231,9 +250,9 @@ mod tests {
 
     #[test]
     fn a_picture_that_would_fill_the_memory_is_refused_by_its_header() {
-        assert!(Picture::decode(&bomb(1, 1)).is_ok());
+        assert!(Picture::new(bomb(1, 1)).is_ok());
         for (width, height) in [(10_000, 10_000), (8192, 8192), (1, u32::MAX >> 1), (100_000, 1)] {
-            let error = Picture::decode(&bomb(width, height)).unwrap_err();
+            let error = Picture::new(bomb(width, height)).unwrap_err();
             assert!(error.contains("limit") || error.contains("at most") || error.contains("exceeds"), "{error}");
         }
     }
@@ -247,7 +266,7 @@ mod tests {
                 2 => b"RIFF\xff\x00\x00\x00WEBPVP8L",
                 _ => b"",
             };
-            drop(Picture::decode(&[start, &bytes].concat()));
+            drop(Picture::new([start, &bytes].concat()).and_then(|picture| picture.planes(8, 8)));
         }
 
         #[test]
@@ -260,7 +279,7 @@ mod tests {
             };
             let at = at % file.len();
             file[at] = to;
-            drop(Picture::decode(&file));
+            drop(Picture::new(file).and_then(|picture| picture.mask(4, 4)));
         }
     }
 }

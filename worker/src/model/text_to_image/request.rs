@@ -16,6 +16,9 @@ const DEFAULT_STEPS: u64 = 50;
 const MOST_SIDE: u64 = 2048;
 const SIDE_STEP: u64 = 8;
 
+/// Longest prompt in bytes: many times what the encoders read.
+const MOST_PROMPT: usize = 16 << 10;
+
 /// Quality of a JPEG that names none.
 const DEFAULT_QUALITY: u64 = 90;
 
@@ -81,10 +84,10 @@ impl TextToImageRequest {
     fn read(mut fields: Fields, seed: u64) -> Result<Option<Self>, InvalidInput> {
         let side = SIDE_STEP..=MOST_SIDE;
         let narrow = |number: Option<u64>| number.map(|number| number as u32);
-        let prompt = fields.text(&["prompt"])?;
+        let prompt = bounded("prompt", fields.text(&["prompt"])?)?;
         let request = Self {
             prompt: String::new(),
-            negative_prompt: fields.text(&["negative_prompt"])?,
+            negative_prompt: bounded("negative_prompt", fields.text(&["negative_prompt"])?)?,
             prompt_weights: fields.flag(&["prompt_weights"])?.unwrap_or(false),
             width: narrow(fields.multiple(&["width"], side.clone(), SIDE_STEP)?),
             height: narrow(fields.multiple(&["height"], side, SIDE_STEP)?),
@@ -96,12 +99,23 @@ impl TextToImageRequest {
             scheduler: fields.text(&["scheduler"])?,
             source: source(&mut fields)?,
             format: format(&mut fields)?,
-            preview_every_steps: narrow(fields.integer(&["preview_every_steps", "previewEverySteps"], 1..=150)?),
+            preview_every_steps: narrow(fields.integer(&["preview_every_steps"], 1..=150)?),
             lora_scale: fields.number(&["lora_scale"], -10.0..=10.0)?,
         };
         fields.of_the_model(&["lora"], "is merged when the model is loaded: set model.parameters.lora")?;
         fields.finish()?;
         Ok(prompt.map(|prompt| Self { prompt, ..request }))
+    }
+}
+
+/// A prompt that is read on the model's thread, in a moment.
+fn bounded(field: &str, prompt: Option<String>) -> Result<Option<String>, InvalidInput> {
+    match prompt.as_ref().map(String::len).filter(|length| *length > MOST_PROMPT) {
+        Some(length) => {
+            let message = format!("has {length} bytes; at most {MOST_PROMPT} are read");
+            Err(InvalidInput::field(field, message))
+        }
+        None => Ok(prompt),
     }
 }
 

@@ -88,10 +88,12 @@ impl Start<'_> {
             let message = format!("leaves none of {} steps; raise it or steps", self.request.steps);
             return Err(InvalidInput::field("strength", message).into());
         }
-        let planes = source.image.planes(self.width, self.height);
-        let made = match &source.mask {
+        let invalid = |field: &'static str| move |error: String| InvalidInput::field(field, error);
+        let planes = source.image.planes(self.width, self.height).map_err(invalid("image"))?;
+        let mask = source.mask.as_ref().map(|mask| mask.mask(self.width, self.height)).transpose();
+        let made = match mask.map_err(invalid("mask"))? {
             None => self.whole(&planes, sampler, noise),
-            Some(mask) => self.part(&planes, &mask.mask(self.width, self.height), strength, sampler, noise),
+            Some(mask) => self.part(&planes, &mask, strength, sampler, noise),
         };
         made.map_err(|error| run_error(&error))
     }

@@ -69,6 +69,8 @@ impl Tokenizer {
         } else {
             (format!("{component}/vocab.json"), from_vocabulary(folder, component)?)
         };
+        // As they were when somebody saved it after use: prompts are cut and filled up here.
+        inner.with_truncation(None).map_err(|error| corrupt(&file, &error.to_string()))?.with_padding(None);
         let settings: Settings = folder.json(&format!("{component}/tokenizer_config.json"))?;
         let map = format!("{component}/special_tokens_map.json");
         let more: Settings = if folder.has(&map) { folder.json(&map)? } else { Settings::default() };
