@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use candle_core::{DType, Result as CandleResult, Tensor};
+use serde_json::{Map, Value};
 
 use super::finish::{Made, Told};
 use super::noise::Noise;
 use super::passes::Block;
 use super::pipeline::{Pipeline, Texts};
 use super::request::TextToImageRequest;
-use super::scheduler::{Sampler, SchedulerError};
+use super::scheduler::{Sampler, Scheduler, SchedulerError};
 use super::start::{Kept, Start};
 use super::unet::TextAndSizes;
 use super::weights::run_error;
@@ -58,11 +59,7 @@ impl Job {
         let texts = pipeline.encode(&request.prompt, negative, guided, request.prompt_weights)?;
         let strength =
             request.source.as_ref().map(|source| source.strength.unwrap_or_else(|| pipeline.family.strength(masked)));
-        let begun = scheduler.begin(request.steps as usize);
-        let mut sampler = begun.map_err(|error| {
-            let field = if matches!(error, SchedulerError::Steps { .. }) { "steps" } else { "scheduler" };
-            InvalidInput::field(field, error.to_string())
-        })?;
+        let mut sampler = sampler(&scheduler, request)?;
         let mut noise = Noise::new(request.seed);
         let start = Start { pipeline, request, width, height };
         let (latents, kept) = match strength {
@@ -199,6 +196,28 @@ fn rescaled(guess: &Tensor, with: &Tensor, rescale: f64) -> CandleResult<Tensor>
     };
     let even = guess.broadcast_mul(&(spread(with)? / spread(guess)?)?)?;
     (even * rescale)? + (guess * (1.0 - rescale))?
+}
+
+fn sampler(scheduler: &Scheduler, request: &TextToImageRequest) -> Result<Sampler, InvalidInput> {
+    scheduler.begin(request.steps as usize).map_err(|error| {
+        let field = if matches!(error, SchedulerError::Steps { .. }) { "steps" } else { "scheduler" };
+        InvalidInput::field(field, error.to_string())
+    })
+}
+
+/// Whether this model can do what a consumer's `model.parameters` say. What they leave open is a job's own to say.
+pub(super) fn check_defaults(pipeline: &Pipeline, defaults: &Map<String, Value>) -> Result<(), InvalidInput> {
+    let request = TextToImageRequest::of_defaults(defaults)?;
+    let says = |names: &[&str]| names.iter().any(|name| defaults.contains_key(*name));
+    pipeline.check_lora(&request)?;
+    let scheduler = pipeline.scheduler_of(&request)?;
+    if says(&["steps", "num_inference_steps", "scheduler"]) {
+        sampler(&scheduler, &request)?;
+    }
+    if says(&["width", "height"]) {
+        size(pipeline, &request)?;
+    }
+    Ok(())
 }
 
 /// Width and height in pixels of what is to be made.

@@ -7,6 +7,7 @@ use millrace_api::{Device as DeviceChoice, Precision};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::job::check_defaults;
 use super::folder::{Folder, corrupt, unsupported};
 use super::pipeline::{Family, Pipeline, Sdxl};
 use super::room::Room;
@@ -152,6 +153,11 @@ pub fn load(
         device,
         dtype,
     };
+    // found now, rather than by every job
+    check_defaults(&pipeline, parameters).map_err(|error| LoadError {
+        reason: "InvalidParameters",
+        message: format!("model.parameters.{error}"),
+    })?;
     Ok(TextToImage::new(pipeline))
 }
 

@@ -81,7 +81,13 @@ impl TextToImageRequest {
         }
     }
 
-    fn read(mut fields: Fields, seed: u64) -> Result<Option<Self>, InvalidInput> {
+    /// What a job gets that says nothing but its prompt.
+    pub(super) fn of_defaults(defaults: &Map<String, Value>) -> Result<Self, InvalidInput> {
+        Self::read(Fields::of_defaults(defaults), 0).map(|(_, request)| request)
+    }
+
+    /// The prompt, where there is one, and the request without it.
+    fn read(mut fields: Fields, seed: u64) -> Result<(Option<String>, Self), InvalidInput> {
         let side = SIDE_STEP..=MOST_SIDE;
         let narrow = |number: Option<u64>| number.map(|number| number as u32);
         let prompt = bounded("prompt", fields.text(&["prompt"])?)?;
@@ -104,7 +110,7 @@ impl TextToImageRequest {
         };
         fields.of_the_model(&["lora"], "is merged when the model is loaded: set model.parameters.lora")?;
         fields.finish()?;
-        Ok(prompt.map(|prompt| Self { prompt, ..request }))
+        Ok((prompt, request))
     }
 }
 
@@ -156,15 +162,16 @@ fn format(fields: &mut Fields) -> Result<Format, InvalidInput> {
 /// Whether a consumer's `model.parameters` are right for this task.
 pub fn validate_defaults(defaults: &Map<String, Value>) -> Result<(), InvalidInput> {
     lora::Choice::read(defaults)?;
-    TextToImageRequest::read(Fields::of_defaults(defaults), 0).map(|_| ())
+    TextToImageRequest::of_defaults(defaults).map(|_| ())
 }
 
 impl Request for TextToImageRequest {
     const OBJECT_FIELDS: &'static [&'static str] = &["image", "init_image", "mask", "mask_image"];
 
     fn decode(input: &Input, defaults: &Map<String, Value>, seed: u64) -> Result<Self, InvalidInput> {
-        let request = Self::read(Fields::new(input, "prompt", defaults), seed)?;
-        request.ok_or_else(|| InvalidInput::field("prompt", "is required: the text to make a picture of"))
+        let (prompt, request) = Self::read(Fields::new(input, "prompt", defaults), seed)?;
+        let missing = || InvalidInput::field("prompt", "is required: the text to make a picture of");
+        Ok(Self { prompt: prompt.ok_or_else(missing)?, ..request })
     }
 
     /// All requests share steps, whatever they ask for.
