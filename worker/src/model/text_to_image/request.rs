@@ -179,3 +179,94 @@ impl Request for TextToImageRequest {
         0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    use serde_json::json;
+
+    use super::*;
+    use crate::model::fields::object;
+    use crate::model::text_to_image::picture::webp;
+
+    fn decode(input: Value, defaults: Value) -> Result<TextToImageRequest, InvalidInput> {
+        let input = match input {
+            Value::String(text) => Input::Text(text),
+            other => Input::Object(object(other)),
+        };
+        TextToImageRequest::decode(&input, &object(defaults), 11)
+    }
+
+    fn white() -> String {
+        STANDARD.encode(webp(&[u8::MAX; 12], 2, 2).unwrap())
+    }
+
+    #[test]
+    fn a_text_is_a_prompt_with_the_consumers_settings() {
+        let request = decode(json!("a cat"), json!({"num_inference_steps": 4, "guidance_scale": 0})).unwrap();
+        let plain = TextToImageRequest::smallest("a cat", 8, 8);
+        let settings = TextToImageRequest {
+            width: None,
+            height: None,
+            steps: 4,
+            guidance_scale: Some(0.0),
+            seed: 11,
+            ..plain
+        };
+        assert_eq!(request, settings);
+    }
+
+    #[test]
+    fn a_job_says_what_it_wants() {
+        let request = decode(
+            json!({
+                "prompt": "a cat", "seed": 7, "width": 512, "height": 768, "num_images": 2, "negative_prompt": "dog",
+                "scheduler": "ddim", "guidance_rescale": 0.7, "image": white(), "mask_image": white(), "strength": 0.5,
+                "format": "jpeg", "quality": 70, "preview_every_steps": 5,
+            }),
+            json!({"steps": 4, "seed": 1}),
+        )
+        .unwrap();
+        assert_eq!((request.seed, request.width, request.height, request.steps), (7, Some(512), Some(768), 4));
+        assert_eq!((request.num_images, request.negative_prompt.as_deref()), (2, Some("dog")));
+        assert_eq!((request.scheduler.as_deref(), request.format), (Some("ddim"), Format::Jpeg(70)));
+        let source = request.source.unwrap();
+        assert_eq!((source.image.size(), source.mask.is_some(), source.strength), ((2, 2), true, Some(0.5)));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let long = "x".repeat(MOST_PROMPT + 1);
+        let cases = [
+            (json!({"steps": 4}), "prompt"),
+            (json!({"prompt": long}), "prompt"),
+            (json!({"prompt": "x", "negative_prompt": long}), "negative_prompt"),
+            (json!({"prompt": "x", "width": 100}), "width"),
+            (json!({"prompt": "x", "height": 4096}), "height"),
+            (json!({"prompt": "x", "num_images": 9}), "num_images"),
+            (json!({"prompt": "x", "seed": -1}), "seed"),
+            (json!({"prompt": "x", "sampler": "euler"}), "sampler"),
+            (json!({"prompt": "x", "guidance_rescale": 2}), "guidance_rescale"),
+            (json!({"prompt": "x", "strength": 0.5}), "strength"),
+            (json!({"prompt": "x", "mask": white()}), "mask"),
+            (json!({"prompt": "x", "image": "no"}), "image"),
+            (json!({"prompt": "x", "format": "gif"}), "format"),
+            (json!({"prompt": "x", "quality": 50}), "quality"),
+            (json!({"prompt": "x", "format": "jpeg", "quality": 0}), "quality"),
+            (json!({"prompt": "x", "lora": []}), "lora"),
+        ];
+        for (input, field) in cases {
+            let error = decode(input.clone(), json!({})).unwrap_err();
+            assert_eq!(error.field.as_deref(), Some(field), "{error}");
+        }
+    }
+
+    #[test]
+    fn defaults_are_checked_without_a_prompt() {
+        let check = |defaults: Value| validate_defaults(&object(defaults));
+        assert_eq!(check(json!({"steps": 4, "guidance_scale": 0.0})), Ok(()));
+        assert_eq!(check(json!({"steps": 0})).unwrap_err().field.as_deref(), Some("model.parameters.steps"));
+        assert_eq!(check(json!({"step": 4})).unwrap_err().field.as_deref(), Some("model.parameters.step"));
+    }
+}
