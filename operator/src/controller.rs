@@ -22,6 +22,7 @@ use crate::error::Error;
 use crate::memory::{Memories, Memory};
 use crate::metrics::Metrics;
 use crate::observe::{Observed, Sources, held, observe};
+use crate::pods::consumer_of;
 use crate::queue::{Queues, Read, Trigger};
 use crate::retire::{Hands, Inputs, carry_out, plan};
 use crate::scale::budget::{Claim, Ledger};
@@ -29,7 +30,7 @@ use crate::scale::{decide, replay};
 use crate::status::{self, News, Outcome};
 use crate::validate::validate;
 use crate::workers::{Watched, Worker, WorkerClient};
-use crate::world::{Scope, Watches, World, consumer_of};
+use crate::world::{Scope, Watches, World};
 use crate::{events, http::Readiness};
 
 /// Passes at the same time; one QueueConsumer never has two.
@@ -99,7 +100,7 @@ pub(crate) async fn run<R: Read>(
         futures::stream::unfold(triggered, async |mut triggered| Some((triggered.recv().await?, triggered)));
     let scoped = Arc::new(Scoped { context, world: world.clone(), trigger });
     let listed = Arc::clone(&scoped);
-    let on_nodes = world.clone();
+    let on_nodes = world.pods.clone();
     tokio::spawn(async move {
         listed.world.listed().await;
         let consumers = listed.world.consumers.state();

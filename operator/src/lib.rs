@@ -17,6 +17,7 @@ mod lease;
 mod memory;
 mod metrics;
 mod observe;
+mod pods;
 mod queue;
 mod retire;
 mod scale;
