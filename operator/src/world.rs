@@ -22,6 +22,9 @@ use crate::build::names::{LABEL_MANAGED_BY, MANAGED_BY};
 use crate::pods::Pods;
 use crate::retire;
 
+/// Objects that the API server is asked for at a time: a page is in memory as it came, with all that is trimmed away.
+const PAGE: u32 = 100;
+
 /// Where to watch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Scope {
@@ -114,7 +117,7 @@ impl World {
         let (consumers, writer) = reflector::store();
         let store = consumers.clone();
         let mut listed = listing.of();
-        let seen = watcher(scope.api::<QueueConsumer>(client), watcher::Config::default())
+        let seen = watcher(scope.api::<QueueConsumer>(client), watcher::Config::default().page_size(PAGE))
             .default_backoff()
             .modify(|consumer| consumer.managed_fields_mut().clear())
             .reflect(writer)
@@ -197,7 +200,7 @@ fn changes<K>(
 where
     K: Labelled,
 {
-    let ours = watcher::Config::default().labels(&format!("{LABEL_MANAGED_BY}={MANAGED_BY}"));
+    let ours = watcher::Config::default().labels(&format!("{LABEL_MANAGED_BY}={MANAGED_BY}")).page_size(PAGE);
     let mut listed = listing.of();
     let seen = watcher(scope.api::<K>(client), ours)
         .default_backoff()
@@ -237,7 +240,7 @@ fn nodes(client: &Client, scope: &Scope) -> (Option<Store<Node>>, Changes<Node>)
         return (None, futures::stream::pending().boxed());
     }
     let (store, writer) = reflector::store();
-    let seen = watcher(Api::<Node>::all(client.clone()), watcher::Config::default())
+    let seen = watcher(Api::<Node>::all(client.clone()), watcher::Config::default().page_size(PAGE))
         .default_backoff()
         .modify(retire::trim_node)
         .reflect(writer)
