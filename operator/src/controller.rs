@@ -7,7 +7,6 @@ use futures::StreamExt as _;
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use kube::runtime::controller::{self, Action};
-use kube::runtime::events::Recorder;
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::{Controller, watcher};
 use millrace_api::QueueConsumer;
@@ -31,7 +30,7 @@ use crate::status::{self, News, Outcome};
 use crate::validate::validate;
 use crate::workers::{Watched, Worker, WorkerClient};
 use crate::world::{Scope, Watches, World};
-use crate::{events, http::Readiness};
+use crate::{events, events::Recorder, http::Readiness};
 
 /// Passes at the same time; one QueueConsumer never has two.
 const CONCURRENCY: u16 = 16;
