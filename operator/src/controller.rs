@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
-use crate::apply::{ApplyError, apply};
+use crate::apply::{ApplyError, apply, standing};
 use crate::build::{Defaults, build};
 use crate::error::Error;
 use crate::memory::{Memories, Memory};
@@ -167,7 +167,7 @@ async fn reconcile<R: Read>(consumer: Arc<QueueConsumer>, scoped: Arc<Scoped<R>>
     result
 }
 
-/// One pass: QueueConsumer + world → Observed → Validated → Decision → `Resources<Built>` → `Resources<Applied>` → Status.
+/// One pass: QueueConsumer + world → Observed → Validated → Decision → Resources → Applied → Status.
 async fn pass<R: Read>(
     consumer: &Arc<QueueConsumer>,
     scoped: &Scoped<R>,
@@ -221,12 +221,15 @@ async fn act<R: Read>(
     replay::record(&validated, &decision, &seen.history, now);
     memory.history = decision.history.clone();
     let unreported = memory.unreported.take();
-    let applied = match build(&validated, &context.defaults) {
-        Ok(built) => Box::pin(apply(&context.client, &validated, built, &decision, &plan, seen, memory)).await,
-        Err(error) => {
-            let (kind, name) = ("ConfigMap", validated.name());
-            Err(ApplyError::Refused { kind, name, message: error.to_string() })
-        }
+    let applied = match standing(&validated, &plan, seen, memory) {
+        Some(applied) => Ok(applied),
+        None => match build(&validated, &context.defaults) {
+            Ok(built) => Box::pin(apply(&context.client, &validated, built, &decision, &plan, seen, memory)).await,
+            Err(error) => {
+                let (kind, name) = ("ConfigMap", validated.name());
+                Err(ApplyError::Refused { kind, name, message: error.to_string() })
+            }
+        },
     };
     if let Some(scale) = &memory.unreported {
         // A change that waited for the end of a window says nothing about how fast a reading is acted on.
