@@ -9,7 +9,7 @@ use kube::Client;
 use kube::runtime::controller::{self, Action};
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::{Controller, watcher};
-use millrace_api::QueueConsumer;
+use millrace_api::{QueueConsumer, QueueConsumerStatus, condition};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -22,7 +22,7 @@ use crate::memory::{Memories, Memory};
 use crate::metrics::Metrics;
 use crate::observe::{Observed, Sources, held, observe};
 use crate::pods::consumer_of;
-use crate::queue::{Queues, Read, Trigger};
+use crate::queue::{QueueError, Queues, Read, Trigger};
 use crate::retire::{Hands, Inputs, carry_out, plan};
 use crate::scale::budget::{Claim, Ledger};
 use crate::scale::{decide, replay};
@@ -42,6 +42,8 @@ const WORKING: Duration = Duration::from_secs(5);
 const RESTING: Duration = Duration::from_secs(30);
 /// A status that tells nothing new but counts is written no more often than this.
 const COUNTS: Duration = Duration::from_secs(30);
+/// How long a status stands for a queue that was not read since the operator started.
+const FIRST_READING: Duration = Duration::from_secs(30);
 /// The next decision after the count moved under this one.
 const MOVED: Duration = Duration::from_millis(500);
 
@@ -259,10 +261,12 @@ async fn tell<R: Read>(
     let untold = match status::news(&before, &after) {
         News::None => Some(None),
         News::Counts => {
-            let wait = memory.status_written.map(|written| COUNTS.saturating_sub(written.elapsed()));
-            wait.filter(|wait| !wait.is_zero()).map(Some)
+            // After a restart as after a write: it would be one for each consumer at once.
+            let written = memory.status_written.get_or_insert_with(Instant::now);
+            let wait = COUNTS.saturating_sub(written.elapsed());
+            (!wait.is_zero()).then_some(Some(wait))
         }
-        News::More => None,
+        News::More => first_reading(consumer, seen, outcome, &before, memory).map(Some),
     };
     if let Some(untold) = untold {
         memory.status = Some(before);
@@ -277,6 +281,25 @@ async fn tell<R: Read>(
     memory.status_written = Some(Instant::now());
     memory.unreported = None;
     Ok(None)
+}
+
+/// How long the status still stands although the queue was not read yet: it speaks of this spec and knows whether the
+/// queue can be read, and the pass did nothing. Otherwise a restart would write each status twice and tell of each queue
+/// that it can be read.
+fn first_reading(
+    consumer: &QueueConsumer,
+    seen: &Observed,
+    outcome: &Outcome,
+    before: &QueueConsumerStatus,
+    memory: &Memory,
+) -> Option<Duration> {
+    let unread = seen.reading.depth == Err(QueueError::NotReadYet);
+    let known = before.conditions.iter().any(|c| c.type_ == condition::QUEUE_ACCESSIBLE && c.status != "Unknown");
+    let current = before.observed_generation == consumer.metadata.generation;
+    let did = outcome.applied().is_none_or(|applied| applied.created || !applied.rollout.is_empty());
+    let wait = FIRST_READING.saturating_sub(seen.reading.at.elapsed());
+    let stands = unread && known && current && !did && memory.unreported.is_none() && !wait.is_zero();
+    stands.then_some(wait)
 }
 
 /// When to look again without being woken.
