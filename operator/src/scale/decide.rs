@@ -18,7 +18,7 @@ use super::estimate::{Reported, SERVICE_PRIOR};
 use super::inputs::Inputs;
 use super::limits::{Kind, Limit, limit};
 use super::need::{Load, Need, need};
-use super::warmth::{Warmth, warmth};
+use super::warmth::{Warmth, warmth, window};
 use super::{History, Rule};
 use crate::clock;
 use crate::observe::Observed;
@@ -164,7 +164,8 @@ impl<'a> Terms<'a> {
 pub(crate) fn decide_from(terms: &Terms<'_>, inputs: &Inputs, history: &History, now: f64) -> Decision {
     let Terms { rule, scaling, .. } = *terms;
     let mut history = history.clone();
-    let window = f64::from(scaling.scale_down_stabilization_seconds);
+    let start = history.estimates.ready_seconds(inputs.gpu);
+    let window = window(scaling.scale_down_stabilization_seconds, target_of(rule), start);
     let from = inputs.from;
     if history.is_new() {
         history.wish(now, from, window);

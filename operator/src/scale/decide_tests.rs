@@ -12,7 +12,7 @@ fn scaling(min: i32, max: i32) -> ScalingSpec {
         max_replicas: max,
         target: ScalingTarget { queue_delay_seconds: None, messages_per_replica: Some(5) },
         scale_to_zero_after_seconds: 300,
-        scale_down_stabilization_seconds: 60,
+        scale_down_stabilization_seconds: Some(60),
         ..ScalingSpec::default()
     }
 }
@@ -187,7 +187,7 @@ fn an_unknown_depth_holds_and_its_time_does_not_count() {
 #[test]
 fn workers_that_do_not_answer_are_named() {
     let silent = Inputs { busy: 3, silent: 2, held: 1, ..inputs(4, 0, 0) };
-    let scaling = ScalingSpec { scale_down_stabilization_seconds: 0, ..scaling(0, 10) };
+    let scaling = ScalingSpec { scale_down_stabilization_seconds: Some(0), ..scaling(0, 10) };
     let decision = first(&scaling, &silent);
     assert_eq!((decision.desired, decision.reason), (3, Reason::WorkersBusy));
     assert!(
