@@ -31,6 +31,7 @@ fn inputs(from: i32, visible: i64, in_flight: i64) -> Inputs {
         held: 0,
         slots: 1.0,
         gpu: false,
+        service_prior: 1.0,
         service_seconds: None,
         running_seconds: None,
         done: std::collections::BTreeMap::new(),
