@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, PodSpec, PodTemplateSpec, ServiceAccount};
+use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, PodSpec, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::core::PartialObjectMeta;
 use kube::runtime::reflector::{self, ObjectRef, Store};
@@ -119,7 +119,7 @@ impl World {
         let mut listed = listing.of();
         let seen = watcher(scope.api::<QueueConsumer>(client), watcher::Config::default().page_size(PAGE))
             .default_backoff()
-            .modify(|consumer| consumer.managed_fields_mut().clear())
+            .modify(trim_consumer)
             .reflect(writer)
             .inspect_ok(move |event| {
                 listed(event);
@@ -249,15 +249,22 @@ fn nodes(client: &Client, scope: &Scope) -> (Option<Store<Node>>, Changes<Node>)
     (Some(store), logged("Nodes", seen))
 }
 
+/// What it is called, whose it is and which revision: whether it is as it was applied, the API server tells by that.
 fn trim_meta<K: Resource>(object: &mut K) {
     object.annotations_mut().clear();
+    object.labels_mut().clear();
 }
 
 fn trim_deployment(deployment: &mut Deployment) {
-    deployment.annotations_mut().clear();
-    if let Some(spec) = &mut deployment.spec {
-        spec.template = PodTemplateSpec::default();
-    }
+    trim_meta(deployment);
+    let replicas = deployment.spec.as_ref().and_then(|spec| spec.replicas);
+    deployment.spec = Some(DeploymentSpec { replicas, ..DeploymentSpec::default() });
+}
+
+fn trim_consumer(consumer: &mut QueueConsumer) {
+    consumer.managed_fields_mut().clear();
+    // kubectl's copy of the whole object.
+    consumer.annotations_mut().remove("kubectl.kubernetes.io/last-applied-configuration");
 }
 
 fn trim_pod(pod: &mut Pod) {

@@ -109,7 +109,8 @@ impl<R: Read> Shared<R> {
     async fn poll(self: Arc<Self>, address: Arc<QueueAddress>, mut interval: watch::Receiver<Duration>) {
         let mut failures = 0_u32;
         loop {
-            let depth = self.reader.read(&address).await;
+            // On the heap, so that a task that waits, as most do, is small.
+            let depth = Box::pin(self.reader.read(&address)).await;
             failures = if depth.is_ok() { 0 } else { failures.saturating_add(1) };
             self.metrics.sqs("GetQueueAttributes", depth.as_ref().map_or_else(QueueError::reason, |_| "ok"));
             let read = tokio::time::Instant::now();
