@@ -151,7 +151,7 @@ async fn calls_under_way_are_bounded() {
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move { axum::serve(listener, app).await });
     let credentials = SharedCredentialsProvider::new(Credentials::for_tests());
-    let timeouts = TimeoutConfig::builder().operation_timeout(Duration::from_secs(60)).build();
+    let timeouts = TimeoutConfig::builder().operation_timeout(Duration::from_mins(1)).build();
     let config = config().timeout_config(timeouts).credentials_provider(credentials).load().await;
     let (reader, address) = (AwsReader::new(config), address(&endpoint));
     futures::future::join_all((0..4 * CALLS).map(|_| reader.read(&address))).await;
