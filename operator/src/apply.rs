@@ -175,7 +175,7 @@ pub(crate) async fn apply(
         hand.ensure(account, seen.service_account.as_ref()).await?;
     }
     hand.ensure(&config_map, seen.config_map.as_ref()).await?;
-    let applied = hand.deploy(&mut deployment, decision, plan, seen.deployment.as_deref()).await?;
+    let applied = hand.deploy(&mut deployment, &deployment_hash, decision, plan, seen.deployment.as_deref()).await?;
     hand.ensure(&pod_disruption_budget, seen.budget.as_ref()).await?;
     // Not before the last worker that uses it is replaced; the Deployment's progress wakes the pass that does it.
     let watched = seen.deployment.as_deref().map(Resource::meta);
@@ -227,23 +227,23 @@ impl Hand<'_> {
         Ok(())
     }
 
-    /// Applies the Deployment with its count.
+    /// Applies the Deployment with its count; `hash` is of what was built, without one.
     async fn deploy(
         &mut self,
         wanted: &mut Deployment,
+        hash: &str,
         decision: &Decision,
         plan: &Plan,
         watched: Option<&Deployment>,
     ) -> Result<Applied, ApplyError> {
-        let hash = hash(wanted);
         set_replicas(wanted, plan.replicas);
         let counted = watched.is_some_and(|watched| deployment_replicas(watched) == plan.replicas);
-        if counted && self.is_as_applied::<Deployment>(&hash, watched.map(Resource::meta)) {
+        if counted && self.is_as_applied::<Deployment>(hash, watched.map(Resource::meta)) {
             return Ok(Applied::default());
         }
         let live = self.live::<Deployment>(&wanted.name_any()).await?;
         let Some(live) = live else {
-            self.write(wanted, None, &hash).await?;
+            self.write(wanted, None, hash).await?;
             self.scaled(decision, plan, 0, plan.replicas);
             return Ok(Applied { created: true, ..Applied::default() });
         };
@@ -255,7 +255,7 @@ impl Hand<'_> {
         }
         let after = deployment_replicas(wanted);
         let rollout = parts::differences(live.annotations(), wanted.annotations());
-        self.write(wanted, Some(&live), &hash).await?;
+        self.write(wanted, Some(&live), hash).await?;
         self.scaled(decision, plan, replicas, after);
         Ok(Applied { rollout, moved, ..Applied::default() })
     }

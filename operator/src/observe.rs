@@ -10,7 +10,6 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt as _;
 use kube::runtime::reflector::ObjectRef;
-
 use millrace_api::{QueueConsumer, ScalingMode, is_fifo};
 
 use crate::clock;

@@ -173,33 +173,27 @@ where
     store.get(&ObjectRef::new(&consumer.name_any()).within(&consumer.namespace().unwrap_or_default()))
 }
 
-fn children<K>(
+fn children<K: Labelled>(
     client: &Client,
     scope: &Scope,
     listing: &Arc<Listing>,
     kind: &'static str,
     trim: fn(&mut K),
-) -> (Store<K>, Changes<K>)
-where
-    K: Labelled,
-{
+) -> (Store<K>, Changes<K>) {
     let (store, mut writer) = reflector::store();
     let keep = move |event: &watcher::Event<K>| writer.apply_watcher_event(event);
     (store, changes(client, scope, listing, kind, trim, keep))
 }
 
 /// What carries millrace's label, trimmed; `keep` gets each event before anybody hears of it.
-fn changes<K>(
+fn changes<K: Labelled>(
     client: &Client,
     scope: &Scope,
     listing: &Arc<Listing>,
     kind: &'static str,
     trim: fn(&mut K),
     mut keep: impl FnMut(&watcher::Event<K>) + Send + 'static,
-) -> Changes<K>
-where
-    K: Labelled,
-{
+) -> Changes<K> {
     let ours = watcher::Config::default().labels(&format!("{LABEL_MANAGED_BY}={MANAGED_BY}")).page_size(PAGE);
     let mut listed = listing.of();
     let seen = watcher(scope.api::<K>(client), ours)

@@ -32,11 +32,10 @@ pub(crate) struct History {
     pub(super) failing: Option<(f64, Failure)>,
     /// On a FIFO queue: until when no worker is added, because those that are there find no free message group.
     pub(super) groups_until: Option<f64>,
-    /// And since when most of their slots are taken.
-    #[serde(default)]
-    pub(super) groups_full_since: Option<f64>,
     /// How many workers found messages then.
     pub(super) groups_workers: i32,
+    /// On a FIFO queue: since when most slots are taken.
+    pub(super) groups_full_since: Option<f64>,
 }
 
 impl History {

@@ -1,7 +1,7 @@
 //! How long workers stay when there is nothing to do.
 //!
-//! For the last one: a GPU that idles costs its time; one that is let go costs its start when the next message comes, and where the start
-//! takes longer than the target that message is late.
+//! For the last one: a GPU that idles costs its time; one that is let go costs its start when the next message comes, and
+//! where the start takes longer than the target that message is late.
 //!
 //! - Where a start is within the target only cost counts. Before enough pauses were seen, the worker stays for as long as a
 //!   start takes: as in the ski-rental problem (Karlin et al., 1988), whoever rents until the rent equals the price pays at

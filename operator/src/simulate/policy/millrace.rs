@@ -31,7 +31,6 @@ use crate::workers::{self, Report, Worker};
 const HEARD: f64 = workers::PACE.as_secs() as f64;
 /// The Deployment and the pods change after a write of the count, and wake a pass so many seconds later, as measured.
 const ECHO: f64 = 0.4;
-
 /// Kubernetes tells of a worker that is ready, by its probe, so many seconds after the worker told of its first job.
 const PROBED: f64 = 1.0;
 
@@ -59,7 +58,7 @@ pub(in super::super) struct Millrace {
     jitter: f64,
     next_pass: f64,
     asked: Option<Asked>,
-    /// When it is heard that a worker has begun to work.
+    /// When news of workers that have begun to work is to come.
     heard: Vec<f64>,
     reason: String,
 }
