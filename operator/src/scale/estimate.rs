@@ -44,6 +44,11 @@ pub(super) fn service_prior(model: &ModelSpec) -> f64 {
     }
 }
 
+/// Of a job of which nothing is known: what decisions were made from that do not say it.
+pub(super) fn unknown_service() -> f64 {
+    UNKNOWN
+}
+
 /// The last few measurements of one thing; their median counts, so that one odd one changes nothing.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Samples<const N: usize>(VecDeque<f64>);

@@ -10,7 +10,7 @@ use millrace_api::WorkerState;
 use serde::{Deserialize, Serialize};
 
 use super::budget::Grant;
-use super::estimate::service_prior;
+use super::estimate::{service_prior, unknown_service};
 use super::schedule::{Floor, floor};
 use crate::clock;
 use crate::observe::Observed;
@@ -50,6 +50,7 @@ pub(crate) struct Inputs {
     /// Whether workers use a GPU, which take longer to start.
     pub(crate) gpu: bool,
     /// Wall time that a job may hold a slot, as long as no worker has reported any.
+    #[serde(default = "unknown_service")]
     pub(crate) service_prior: f64,
     /// Wall time that a job held a slot, where workers reported it now.
     pub(crate) service_seconds: Option<f64>,
