@@ -32,10 +32,11 @@ pub struct ScalingSpec {
     #[schemars(range(min = 60, max = 86400))]
     pub scale_to_zero_after_seconds: i32,
 
-    /// How long fewer workers must have been enough before there are fewer.
-    #[serde(default = "default_stabilization")]
+    /// How long fewer workers must have been enough before there are fewer. By default 60, and with queueDelaySeconds as
+    /// long as a start takes, from 20 to 60: an idle worker then costs no more than its next start would.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 3600))]
-    pub scale_down_stabilization_seconds: i32,
+    pub scale_down_stabilization_seconds: Option<i32>,
 
     /// How long a pod that waits for a node counts as on its way. After that it counts for nothing, and no more pods are
     /// asked for than can be had.
@@ -67,7 +68,7 @@ impl Default for ScalingSpec {
             max_replicas: default_max(),
             target: ScalingTarget::default(),
             scale_to_zero_after_seconds: default_scale_to_zero(),
-            scale_down_stabilization_seconds: default_stabilization(),
+            scale_down_stabilization_seconds: None,
             scheduling_timeout_seconds: default_scheduling_timeout(),
             schedules: Vec::new(),
             priority: 0,
@@ -140,10 +141,6 @@ fn default_max() -> i32 {
 
 fn default_scale_to_zero() -> i32 {
     300
-}
-
-fn default_stabilization() -> i32 {
-    60
 }
 
 fn default_scheduling_timeout() -> i32 {

@@ -102,7 +102,7 @@ pub struct Failing {
 }
 
 /// A job that a worker holds.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobState {
     /// The job's id.
     pub job_id: String,

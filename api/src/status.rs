@@ -32,6 +32,11 @@ pub struct QueueConsumerStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub estimates: Option<Estimates>,
 
+    /// The objects that the operator made of the spec, as it left them, in a hash: after a restart of the operator it
+    /// leaves alone what is still like that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub applied_hash: Option<String>,
+
     /// The last change of the worker count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_scale: Option<LastScale>,

@@ -1,10 +1,15 @@
 //! Makes the cluster as it should be: server-side apply with one field manager, and removal of what is no longer wanted.
 //!
 //! An object of a child's name that this QueueConsumer does not own is never touched. What was applied and has not
-//! changed since is left alone, so that a pass without news costs no request. Every apply of the Deployment carries
+//! changed since is left alone, so that a pass without news costs no request and builds nothing. `status.appliedHash`
+//! carries that over a restart. It stands for each object as it was built, and for the uid and the generation (or
+//! resourceVersion) that the API server gave it in answer: who changes an object changes these, also where nothing else
+//! tells of it, such as a field that was taken out. The hash is written after the objects, so that one that is missing or
+//! old costs an apply and never leaves one out. Every apply of the Deployment carries
 //! `spec.replicas`, since one without would reset it to 1: the plan's count, or the live value where the count is held.
 //! The live Deployment is read right before; where that fails nothing is applied.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use k8s_openapi::NamespaceResourceScope;
@@ -20,7 +25,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 
-use crate::build::{Built, Resources, parts};
+use crate::build::{Resources, parts};
 use crate::error::{CallError, within};
 use crate::memory::Memory;
 use crate::observe::{Observed, deployment_replicas};
@@ -74,11 +79,16 @@ pub(crate) struct Applied {
     pub(crate) rollout: Vec<String>,
     /// The count was not the one that the decision was made from; decide again soon.
     pub(crate) moved: bool,
+    /// The count that the Deployment was left with.
+    pub(crate) replicas: i32,
+    /// All objects as they were applied, where none is missing or still to be removed.
+    pub(crate) hash: Option<String>,
 }
 
 /// An object as it was applied: enough to see that nothing changed since.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Fingerprint {
+    /// Of what was built; the count is not part of it, but moves the Deployment's generation.
     hash: String,
     uid: Option<String>,
     revision: Option<String>,
@@ -90,6 +100,13 @@ impl Fingerprint {
         let revision = live.generation.map(|g| g.to_string()).or_else(|| live.resource_version.clone());
         Self { hash: hash.into(), uid: live.uid.clone(), revision }
     }
+}
+
+/// Every object is in `Memory::applied`, as built from one generation of the spec, and none is still to be removed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Whole {
+    generation: i64,
+    hash: String,
 }
 
 /// A namespaced object that a QueueConsumer may own.
@@ -113,32 +130,78 @@ impl Child for PodDisruptionBudget {
     const KIND: &'static str = "PodDisruptionBudget";
 }
 
+/// What a pass leaves as it is, found without building anything: all was applied from this very spec, nothing has
+/// changed since, and the count is the plan's.
+pub(crate) fn standing(consumer: &Validated, plan: &Plan, seen: &Observed, memory: &Memory) -> Option<Applied> {
+    let whole = memory.whole.as_ref().filter(|w| Some(w.generation) == consumer.consumer().metadata.generation)?;
+    let deployment = seen.deployment.as_deref()?;
+    let watched = [
+        (ServiceAccount::KIND, seen.service_account.as_ref()),
+        (ConfigMap::KIND, seen.config_map.as_ref()),
+        (Deployment::KIND, Some(deployment.meta())),
+        (PodDisruptionBudget::KIND, seen.budget.as_ref()),
+    ];
+    let same = watched.into_iter().all(|(kind, live)| match (memory.applied.get(kind), live) {
+        (Some(applied), Some(live)) => *applied == Fingerprint::of(&applied.hash, live),
+        (Some(_), None) => false,
+        (None, live) => !live.is_some_and(|live| owns(&consumer.owner, live)),
+    });
+    let replicas = deployment_replicas(deployment);
+    let hash = Some(whole.hash.clone());
+    (same && replicas == plan.replicas).then(|| Applied { replicas, hash, ..Applied::default() })
+}
+
 /// Applies what was built, with the count of the plan that a decision led to. A change of the count stays in `memory.unreported`, also where
 /// something fails after it.
 pub(crate) async fn apply(
     client: &Client,
     consumer: &Validated,
-    built: Resources<Built>,
+    built: Resources,
     decision: &Decision,
     plan: &Plan,
     seen: &Observed,
     memory: &mut Memory,
-) -> Result<Resources<Applied>, ApplyError> {
-    let Resources { service_account, config_map, mut deployment, pod_disruption_budget, stage: Built } = built;
+) -> Result<Applied, ApplyError> {
+    memory.whole = None;
+    if memory.applied.is_empty()
+        && let Some(told) = consumer.consumer().status.as_ref().and_then(|status| status.applied_hash.as_deref())
+    {
+        memory.applied = remembered(&built, seen, told).unwrap_or_default();
+    }
+    let Resources { service_account, config_map, mut deployment, pod_disruption_budget } = built;
+    let deployment_hash = hash(&deployment);
     let mut hand = Hand { client, namespace: consumer.namespace(), owner: &consumer.owner, memory };
     if let Some(account) = &service_account {
         hand.ensure(account, seen.service_account.as_ref()).await?;
     }
     hand.ensure(&config_map, seen.config_map.as_ref()).await?;
-    let applied = hand.deploy(&mut deployment, decision, plan, seen.deployment.as_deref()).await?;
+    let applied = hand.deploy(&mut deployment, &deployment_hash, decision, plan, seen.deployment.as_deref()).await?;
     hand.ensure(&pod_disruption_budget, seen.budget.as_ref()).await?;
     // Not before the last worker that uses it is replaced; the Deployment's progress wakes the pass that does it.
     let watched = seen.deployment.as_deref().map(Resource::meta);
-    let settled = !seen.rolling() && hand.is_as_applied::<Deployment>(&hash(&deployment), watched);
+    let settled = !seen.rolling() && hand.is_as_applied::<Deployment>(&deployment_hash, watched);
     if service_account.is_none() && settled {
         hand.remove::<ServiceAccount>(&consumer.name(), seen.service_account.as_ref()).await?;
     }
-    Ok(Resources { service_account, config_map, deployment, pod_disruption_budget, stage: applied })
+    let generation = consumer.consumer().metadata.generation.filter(|_| service_account.is_some() || settled);
+    memory.whole = generation.map(|generation| Whole { generation, hash: hash(&memory.applied) });
+    let hash = memory.whole.as_ref().map(|whole| whole.hash.clone());
+    Ok(Applied { replicas: deployment_replicas(&deployment), hash, ..applied })
+}
+
+/// What was applied before a restart, where the status tells of the very objects that are there, and of what would be
+/// applied now.
+fn remembered(built: &Resources, seen: &Observed, told: &str) -> Option<BTreeMap<&'static str, Fingerprint>> {
+    let objects = [
+        (ServiceAccount::KIND, built.service_account.as_ref().map(hash), seen.service_account.as_ref()),
+        (ConfigMap::KIND, Some(hash(&built.config_map)), seen.config_map.as_ref()),
+        (Deployment::KIND, Some(hash(&built.deployment)), seen.deployment.as_deref().map(Resource::meta)),
+        (PodDisruptionBudget::KIND, Some(hash(&built.pod_disruption_budget)), seen.budget.as_ref()),
+    ];
+    let wanted = objects.into_iter().filter_map(|(kind, hash, live)| Some((kind, hash?, live)));
+    let applied: Option<BTreeMap<_, _>> =
+        wanted.map(|(kind, hash, live)| Some((kind, Fingerprint::of(&hash, live?)))).collect();
+    applied.filter(|applied| hash(applied) == told)
 }
 
 /// Writes for one QueueConsumer.
@@ -164,21 +227,23 @@ impl Hand<'_> {
         Ok(())
     }
 
-    /// Applies the Deployment with its count.
+    /// Applies the Deployment with its count; `hash` is of what was built, without one.
     async fn deploy(
         &mut self,
         wanted: &mut Deployment,
+        hash: &str,
         decision: &Decision,
         plan: &Plan,
         watched: Option<&Deployment>,
     ) -> Result<Applied, ApplyError> {
         set_replicas(wanted, plan.replicas);
-        if self.is_as_applied::<Deployment>(&hash(wanted), watched.map(Resource::meta)) {
+        let counted = watched.is_some_and(|watched| deployment_replicas(watched) == plan.replicas);
+        if counted && self.is_as_applied::<Deployment>(hash, watched.map(Resource::meta)) {
             return Ok(Applied::default());
         }
         let live = self.live::<Deployment>(&wanted.name_any()).await?;
         let Some(live) = live else {
-            self.write(wanted, None, &hash(wanted)).await?;
+            self.write(wanted, None, hash).await?;
             self.scaled(decision, plan, 0, plan.replicas);
             return Ok(Applied { created: true, ..Applied::default() });
         };
@@ -190,9 +255,9 @@ impl Hand<'_> {
         }
         let after = deployment_replicas(wanted);
         let rollout = parts::differences(live.annotations(), wanted.annotations());
-        self.write(wanted, Some(&live), &hash(wanted)).await?;
+        self.write(wanted, Some(&live), hash).await?;
         self.scaled(decision, plan, replicas, after);
-        Ok(Applied { created: false, rollout, moved })
+        Ok(Applied { rollout, moved, ..Applied::default() })
     }
 
     /// Remembers a change of the count at once: what comes after it may fail.
@@ -248,8 +313,12 @@ impl Hand<'_> {
     }
 
     fn owns(&self, meta: &ObjectMeta) -> bool {
-        meta.owner_references.iter().flatten().any(|o| o.controller == Some(true) && o.uid == self.owner.uid)
+        owns(self.owner, meta)
     }
+}
+
+fn owns(owner: &OwnerReference, meta: &ObjectMeta) -> bool {
+    meta.owner_references.iter().flatten().any(|o| o.controller == Some(true) && o.uid == owner.uid)
 }
 
 fn set_replicas(deployment: &mut Deployment, replicas: i32) {

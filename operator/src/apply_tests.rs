@@ -9,8 +9,8 @@ use kube::client::Body;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::build::build;
 use crate::build::fixtures::{defaults, observed, validated};
+use crate::build::{Defaults, build};
 use crate::queue::{Depth, QueueError, Reading};
 use crate::retire::{Inputs, plan};
 use crate::scale::decide;
@@ -47,6 +47,7 @@ impl Server {
                 let generation =
                     self.objects.get(&path).map_or(0, |o| o["metadata"]["generation"].as_i64().unwrap()) + 1;
                 object["metadata"]["generation"] = json!(generation);
+                object["metadata"]["resourceVersion"] = json!(generation.to_string());
                 object["metadata"]["uid"] = json!(path);
                 self.objects.insert(path, object.clone());
                 (200, object)
@@ -64,6 +65,12 @@ struct Bench {
     server: Arc<Mutex<Server>>,
     client: Client,
     memory: Memory,
+    /// The spec's changes, and their generation.
+    spec: (Vec<(String, Value)>, i64),
+    /// `status.appliedHash` of the last pass.
+    told: Option<String>,
+    built: usize,
+    image: &'static str,
 }
 
 const DEPLOYMENT: &str = "/apis/apps/v1/namespaces/demo/deployments/sdxl";
@@ -83,7 +90,15 @@ impl Bench {
                 Ok::<_, kube::Error>(Response::builder().status(code).body(body).unwrap())
             }
         });
-        Self { server, client: Client::new(service, "demo"), memory: Memory::default() }
+        Self {
+            server,
+            client: Client::new(service, "demo"),
+            memory: Memory::default(),
+            spec: (Vec::new(), 1),
+            told: None,
+            built: 0,
+            image: "worker:1-cuda",
+        }
     }
 
     /// A pass over a queue of this depth; `watched` is what the operator believes to be there.
@@ -93,7 +108,7 @@ impl Bench {
         depth: Result<Depth, QueueError>,
         watched: bool,
     ) -> Result<Applied, ApplyError> {
-        let consumer = validated(changes);
+        let consumer = self.consumer(changes);
         let seen = Observed {
             deployment: watched.then(|| self.object(DEPLOYMENT).map(Arc::new)).flatten(),
             pods: Vec::new(),
@@ -110,10 +125,52 @@ impl Bench {
             last_desired: 0,
         };
         let decision = decide(&consumer, &seen, Instant::now());
-        let built = build(&consumer, &defaults()).unwrap();
         let plan = plan(&Inputs::of(Some(&decision), &seen, &mut self.memory.pods, false, Instant::now()));
-        let applied = apply(&self.client, &consumer, built, &decision, &plan, &seen, &mut self.memory);
-        Box::pin(applied).await.map(|r| r.stage)
+        if let Some(applied) = standing(&consumer, &plan, &seen, &self.memory) {
+            return Ok(applied);
+        }
+        self.built += 1;
+        let built = build(&consumer, &Defaults { cuda_image: self.image.into(), ..defaults() }).unwrap();
+        let applied =
+            Box::pin(apply(&self.client, &consumer, built, &decision, &plan, &seen, &mut self.memory)).await?;
+        self.told = applied.hash.clone().or(self.told.take());
+        Ok(applied)
+    }
+
+    /// With a generation that moves with the spec, and what the status tells.
+    fn consumer(&mut self, changes: &[(&str, Value)]) -> Validated {
+        let mut changes: Vec<(String, Value)> = changes.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect();
+        if self.spec.0 != changes {
+            self.spec = (changes.clone(), self.spec.1 + 1);
+        }
+        changes.push(("/metadata/generation".into(), json!(self.spec.1)));
+        if let Some(told) = &self.told {
+            changes.push(("/status".into(), json!({ "appliedHash": told })));
+        }
+        validated(&changes.iter().map(|(k, v)| (k.as_str(), v.clone())).collect::<Vec<_>>())
+    }
+
+    /// Another process goes on.
+    fn restart(&mut self) {
+        self.memory = Memory::default();
+        self.built = 0;
+        self.calls();
+    }
+
+    /// Paths of objects that were written.
+    fn written(&self) -> Vec<String> {
+        let patches = self.calls().into_iter().filter(|(method, ..)| *method == Method::PATCH);
+        patches.map(|(_, uri, _)| uri.split('?').next().unwrap_or_default().to_owned()).collect()
+    }
+
+    /// Somebody changes an object, as the API server counts it.
+    fn edit(&self, path: &str, change: impl Fn(&mut Value)) {
+        let mut live: Value = self.object(path).unwrap();
+        change(&mut live);
+        let generation = live["metadata"]["generation"].as_i64().unwrap() + 1;
+        live["metadata"]["generation"] = json!(generation);
+        live["metadata"]["resourceVersion"] = json!(generation.to_string());
+        self.put(path, live);
     }
 
     fn object<K: DeserializeOwned>(&self, path: &str) -> Option<K> {
@@ -175,6 +232,61 @@ async fn everything_is_applied_once_with_one_field_manager() {
     assert_eq!(bench.replicas(), 0, "an apply always carries the count");
     bench.pass(&[by_five()], visible(0), true).await.unwrap();
     assert_eq!(bench.calls(), [], "a pass without news costs nothing");
+    assert_eq!(bench.built, 1, "and builds nothing");
+}
+
+#[tokio::test]
+async fn a_restart_writes_nothing_where_all_is_as_it_was_left() {
+    let mut bench = Bench::new();
+    bench.pass(&[by_five()], visible(5), true).await.unwrap();
+    bench.restart();
+    for built in [1, 1] {
+        let applied = bench.pass(&[by_five()], Err(QueueError::NotReadYet), true).await.unwrap();
+        assert_eq!((applied.replicas, applied.hash.as_ref(), bench.built), (1, bench.told.as_ref(), built));
+    }
+    assert_eq!(bench.calls(), []);
+    bench.restart();
+    bench.pass(&[by_five()], visible(20), true).await.unwrap();
+    assert_eq!(bench.written(), [DEPLOYMENT], "another count is one write also then");
+}
+
+#[tokio::test]
+async fn a_restart_puts_back_what_changed_meanwhile() {
+    const CONFIG: &str = "/api/v1/namespaces/demo/configmaps/sdxl";
+    let image = |live: &mut Value| live["spec"]["template"]["spec"]["containers"][0]["image"] = json!("evil:1");
+    let bare = |live: &mut Value| drop(live["spec"]["template"]["spec"].as_object_mut().unwrap().remove("containers"));
+    let data = |live: &mut Value| live["data"] = json!({});
+    let edits = [(DEPLOYMENT, &image as &dyn Fn(&mut Value)), (DEPLOYMENT, &bare), (CONFIG, &data)];
+    for (path, change) in edits {
+        let mut bench = Bench::new();
+        bench.pass(&[by_five()], visible(20), true).await.unwrap();
+        let left: Value = bench.object(path).unwrap();
+        bench.edit(path, change);
+        bench.restart();
+        bench.pass(&[by_five()], visible(20), true).await.unwrap();
+        assert_eq!(bench.written().len(), 4);
+        let live: Value = bench.object(path).unwrap();
+        assert_eq!((&live["spec"], &live["data"]), (&left["spec"], &left["data"]));
+    }
+}
+
+#[tokio::test]
+async fn a_restart_applies_what_is_new_gone_or_untold() {
+    let mut bench = Bench::new();
+    bench.pass(&[by_five()], visible(20), true).await.unwrap();
+    let all = bench.written();
+    bench.image = "worker:2-cuda";
+    bench.restart();
+    bench.pass(&[by_five()], visible(20), true).await.unwrap();
+    assert_eq!(bench.written(), all, "a newer operator wants something else");
+    bench.server.lock().unwrap().objects.remove(ACCOUNT);
+    bench.restart();
+    bench.pass(&[by_five()], visible(20), true).await.unwrap();
+    assert_eq!(bench.written(), all);
+    bench.told = None;
+    bench.restart();
+    bench.pass(&[by_five()], visible(20), true).await.unwrap();
+    assert_eq!(bench.written(), all);
 }
 
 #[tokio::test]

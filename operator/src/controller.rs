@@ -7,30 +7,30 @@ use futures::StreamExt as _;
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use kube::runtime::controller::{self, Action};
-use kube::runtime::events::Recorder;
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::{Controller, watcher};
-use millrace_api::QueueConsumer;
+use millrace_api::{QueueConsumer, QueueConsumerStatus, condition};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
-use crate::apply::{ApplyError, apply};
+use crate::apply::{ApplyError, apply, standing};
 use crate::build::{Defaults, build};
 use crate::error::Error;
 use crate::memory::{Memories, Memory};
 use crate::metrics::Metrics;
 use crate::observe::{Observed, Sources, held, observe};
-use crate::queue::{Queues, Read, Trigger};
+use crate::queue::{QueueError, Queues, Read, Trigger};
 use crate::retire::{Hands, Inputs, carry_out, plan};
+use crate::roster::consumer_of;
 use crate::scale::budget::{Claim, Ledger};
 use crate::scale::{decide, replay};
 use crate::status::{self, News, Outcome};
 use crate::validate::validate;
 use crate::workers::{Watched, Worker, WorkerClient};
-use crate::world::{Scope, Watches, World, consumer_of};
-use crate::{events, http::Readiness};
+use crate::world::{Scope, Watches, World};
+use crate::{events, events::Recorder, http::Readiness};
 
 /// Passes at the same time; one QueueConsumer never has two.
 const CONCURRENCY: u16 = 16;
@@ -44,6 +44,8 @@ const RESTING: Duration = Duration::from_secs(30);
 const COUNTS: Duration = Duration::from_secs(30);
 /// A look that waits for an end comes so much later, so that it has ended.
 pub(crate) const AFTER: Duration = Duration::from_millis(50);
+/// How long a status stands for a queue that was not read since the operator started.
+const FIRST_READING: Duration = Duration::from_secs(30);
 /// The next decision after the count moved under this one.
 const MOVED: Duration = Duration::from_millis(500);
 
@@ -101,7 +103,7 @@ pub(crate) async fn run<R: Read>(
         futures::stream::unfold(triggered, async |mut triggered| Some((triggered.recv().await?, triggered)));
     let scoped = Arc::new(Scoped { context, world: world.clone(), trigger });
     let listed = Arc::clone(&scoped);
-    let on_nodes = world.clone();
+    let on_nodes = world.pods.clone();
     tokio::spawn(async move {
         listed.world.listed().await;
         let consumers = listed.world.consumers.state();
@@ -169,7 +171,7 @@ async fn reconcile<R: Read>(consumer: Arc<QueueConsumer>, scoped: Arc<Scoped<R>>
     result
 }
 
-/// One pass: QueueConsumer + world → Observed → Validated → Decision → `Resources<Built>` → `Resources<Applied>` → Status.
+/// One pass: QueueConsumer + world → Observed → Validated → Decision → Resources → Applied → Status.
 async fn pass<R: Read>(
     consumer: &Arc<QueueConsumer>,
     scoped: &Scoped<R>,
@@ -223,12 +225,15 @@ async fn act<R: Read>(
     replay::record(&validated, &decision, &seen.history, now);
     memory.history = decision.history.clone();
     let unreported = memory.unreported.take();
-    let applied = match build(&validated, &context.defaults) {
-        Ok(built) => Box::pin(apply(&context.client, &validated, built, &decision, &plan, seen, memory)).await,
-        Err(error) => {
-            let (kind, name) = ("ConfigMap", validated.name());
-            Err(ApplyError::Refused { kind, name, message: error.to_string() })
-        }
+    let applied = match standing(&validated, &plan, seen, memory) {
+        Some(applied) => Ok(applied),
+        None => match build(&validated, &context.defaults) {
+            Ok(built) => Box::pin(apply(&context.client, &validated, built, &decision, &plan, seen, memory)).await,
+            Err(error) => {
+                let (kind, name) = ("ConfigMap", validated.name());
+                Err(ApplyError::Refused { kind, name, message: error.to_string() })
+            }
+        },
     };
     if let Some(scale) = &memory.unreported {
         // A change that waited for the end of a window says nothing about how fast a reading is acted on.
@@ -258,10 +263,12 @@ async fn tell<R: Read>(
     let untold = match status::news(&before, &after) {
         News::None => Some(None),
         News::Counts => {
-            let wait = memory.status_written.map(|written| COUNTS.saturating_sub(written.elapsed()));
-            wait.filter(|wait| !wait.is_zero()).map(Some)
+            // After a restart as after a write: it would be one for each consumer at once.
+            let written = memory.status_written.get_or_insert_with(Instant::now);
+            let wait = COUNTS.saturating_sub(written.elapsed());
+            (!wait.is_zero()).then_some(Some(wait))
         }
-        News::More => None,
+        News::More => first_reading(consumer, seen, outcome, &before, memory).map(Some),
     };
     if let Some(untold) = untold {
         memory.status = Some(before);
@@ -276,6 +283,25 @@ async fn tell<R: Read>(
     memory.status_written = Some(Instant::now());
     memory.unreported = None;
     Ok(None)
+}
+
+/// How long the status still stands although the queue was not read yet: it speaks of this spec and knows whether the
+/// queue can be read, and the pass did nothing. Otherwise a restart would write each status twice and tell of each queue
+/// that it can be read.
+fn first_reading(
+    consumer: &QueueConsumer,
+    seen: &Observed,
+    outcome: &Outcome,
+    before: &QueueConsumerStatus,
+    memory: &Memory,
+) -> Option<Duration> {
+    let unread = seen.reading.depth == Err(QueueError::NotReadYet);
+    let known = before.conditions.iter().any(|c| c.type_ == condition::QUEUE_ACCESSIBLE && c.status != "Unknown");
+    let current = before.observed_generation == consumer.metadata.generation;
+    let did = outcome.applied().is_none_or(|applied| applied.created || !applied.rollout.is_empty());
+    let wait = FIRST_READING.saturating_sub(seen.reading.at.elapsed());
+    let stands = unread && known && current && !did && memory.unreported.is_none() && !wait.is_zero();
+    stands.then_some(wait)
 }
 
 /// When to look again without being woken.

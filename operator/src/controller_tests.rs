@@ -8,8 +8,9 @@ use kube::runtime::events::Reporter;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::apply::Applied;
 use crate::build::fixtures::{defaults, observed, validated, with};
-use crate::queue::{Depth, QueueAddress, QueueError};
+use crate::queue::{Depth, QueueAddress, QueueError, Reading};
 
 struct Unread;
 
@@ -78,4 +79,51 @@ async fn a_change_of_the_count_is_told_until_a_status_has_it() {
     let statuses = statuses.lock().unwrap();
     assert_eq!(statuses.len(), 1, "then there is nothing new");
     assert_eq!((&statuses[0]["lastScale"], &statuses[0]["desiredReplicas"]), (&scale, &json!(4)));
+}
+
+#[tokio::test]
+async fn after_a_restart_the_status_stands_until_the_queue_is_read() {
+    let statuses = Arc::default();
+    let context = context(&statuses);
+    let decided = |seen: &Observed| {
+        let decision = Box::new(decide(&validated(&[]), seen, Instant::now()));
+        Outcome::Done(decision, Box::default(), Box::default())
+    };
+    let read = Observed { reading: Reading { at: Instant::now(), depth: Ok(Depth::default()) }, ..observed() };
+    let before = QueueConsumerStatus::default();
+    let before = status::compute(&with(&[]), &read, &decided(&read), &before, None, Timestamp::UNIX_EPOCH);
+    let consumer = with(&[("/status", serde_json::to_value(&before).unwrap())]);
+    let next = with(&[("/status", serde_json::to_value(&before).unwrap()), ("/metadata/generation", json!(4))]);
+    let unread = |seconds| {
+        let at = Instant::now().checked_sub(Duration::from_secs(seconds)).unwrap();
+        Observed { reading: Reading::none(at), ..observed() }
+    };
+    let created = |seen: &Observed| {
+        let Outcome::Done(decision, _, plan) = decided(seen) else { panic!("not done") };
+        Outcome::Done(decision, Box::new(Applied { created: true, ..Applied::default() }), plan)
+    };
+    let five = Observed {
+        reading: Reading { at: Instant::now(), depth: Ok(Depth { delayed: 5, ..Depth::default() }) },
+        ..observed()
+    };
+    let table = [
+        ("nothing was read yet", &consumer, unread(1), false),
+        ("nothing was read for long", &consumer, unread(31), true),
+        ("the status is of an older spec", &next, unread(1), true),
+        ("it is as it was", &consumer, read, false),
+        ("other counts", &consumer, five, false),
+    ];
+    for (what, consumer, seen, written) in table {
+        let (mut memory, outcome) = (Memory::default(), decided(&seen));
+        // The API server refuses the first one.
+        let told = match tell(consumer, &context, &seen, &outcome, &mut memory).await {
+            Err(_) => None,
+            told => told.unwrap(),
+        };
+        assert_eq!(memory.status.as_ref() != Some(&before), written, "{what}");
+        assert!(told.is_none_or(|wait| wait <= FIRST_READING), "{what}");
+    }
+    let seen = unread(1);
+    tell(&consumer, &context, &seen, &created(&seen), &mut Memory::default()).await.unwrap();
+    assert_eq!(statuses.lock().unwrap().len(), 2, "what was done is told");
 }

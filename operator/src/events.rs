@@ -1,8 +1,11 @@
 //! Events: what happened, in order, as `kubectl describe` shows it.
 
+use std::sync::{Mutex, PoisonError};
+
+use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::runtime::events::{Event, EventType, Recorder};
-use kube::{Resource as _, ResourceExt as _};
+use kube::runtime::events::{self, Event, EventType, Reporter};
+use kube::{Client, Resource as _, ResourceExt as _};
 use millrace_api::{LastScale, QueueConsumer, QueueConsumerStatus, condition, reason};
 
 use crate::error::within;
@@ -10,6 +13,39 @@ use crate::status::Outcome;
 
 /// Longest note that the API server takes, in bytes.
 const MAX_NOTE: usize = 1000;
+
+/// Events that kube remembers at the most, in whole, so as to count up one that comes again.
+const REMEMBERED: u32 = 256;
+
+/// Writes Events. What it remembers of them is bounded: a new one that could have counted up another is no harm, and an
+/// outage of a thousand queues should not be a thousand Events in memory.
+pub(crate) struct Recorder {
+    client: Client,
+    reporter: Reporter,
+    current: Mutex<(events::Recorder, u32)>,
+}
+
+impl Recorder {
+    pub(crate) fn new(client: Client, reporter: Reporter) -> Self {
+        let current = Mutex::new((events::Recorder::new(client.clone(), reporter.clone()), 0));
+        Self { client, reporter, current }
+    }
+
+    async fn publish(&self, event: &Event, about: &ObjectReference) -> Result<(), kube::Error> {
+        let recorder = self.current();
+        recorder.publish(event, about).await
+    }
+
+    /// One that has written fewer Events than it may.
+    fn current(&self) -> events::Recorder {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.1 == REMEMBERED {
+            *current = (events::Recorder::new(self.client.clone(), self.reporter.clone()), 0);
+        }
+        current.1 += 1;
+        current.0.clone()
+    }
+}
 
 /// One thing that happened.
 #[derive(Debug, Clone, PartialEq, Eq)]

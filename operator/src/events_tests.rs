@@ -1,5 +1,9 @@
 //! Which Events a change of the status gives, in which order.
 
+use std::sync::Arc;
+
+use http::{Method, Request, Response};
+use kube::client::Body;
 use serde_json::json;
 
 use super::*;
@@ -78,4 +82,33 @@ fn a_long_note_is_cut_at_a_character() {
     let text = shortened("é".repeat(2000));
     assert!(text.len() <= 1024 && text.ends_with('…'));
     assert_eq!(shortened("short".into()), "short");
+}
+
+#[tokio::test]
+async fn an_event_that_comes_again_counts_up_and_few_are_remembered() {
+    let methods = Arc::<Mutex<Vec<Method>>>::default();
+    let told = Arc::clone(&methods);
+    let service = tower::service_fn(move |request: Request<Body>| {
+        let told = Arc::clone(&told);
+        async move {
+            let (parts, body) = request.into_parts();
+            told.lock().unwrap().push(parts.method);
+            Ok::<_, kube::Error>(Response::new(body))
+        }
+    });
+    let recorder = Recorder::new(Client::new(service, "demo"), "test".into());
+    let event = |number: u32| Event {
+        type_: EventType::Normal,
+        reason: "Scaled".into(),
+        note: None,
+        action: format!("ScaleFrom0To{number}"),
+        secondary: None,
+    };
+    let about = ObjectReference { name: Some("sdxl".into()), namespace: Some("demo".into()), ..Default::default() };
+    for number in [1, 1].into_iter().chain(2..REMEMBERED).chain([1]) {
+        recorder.publish(&event(number), &about).await.unwrap();
+    }
+    let methods = methods.lock().unwrap();
+    assert_eq!(methods[..2], [Method::POST, Method::PATCH]);
+    assert_eq!((methods.len(), methods.last()), (REMEMBERED as usize + 1, Some(&Method::POST)), "it begins anew");
 }

@@ -20,6 +20,7 @@ mod observe;
 mod pod;
 mod queue;
 mod retire;
+mod roster;
 mod scale;
 mod simulate;
 mod start;

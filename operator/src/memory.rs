@@ -1,7 +1,7 @@
 //! What the operator keeps about a QueueConsumer between two passes. Nothing in it is needed for correctness: a restart
-//! begins with none but the estimates, which the status remembers.
+//! begins with none but the estimates and what was applied, which the status remembers.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ use kube::ResourceExt as _;
 use kube::runtime::reflector::ObjectRef;
 use millrace_api::{LastScale, QueueConsumer, QueueConsumerStatus};
 
-use crate::apply::Fingerprint;
+use crate::apply::{Fingerprint, Whole};
 use crate::queue::Depth;
 use crate::retire::Kept;
 use crate::scale::History;
@@ -29,7 +29,9 @@ pub(crate) struct Memory {
     /// What is kept about each pod, by its uid.
     pub(crate) pods: HashMap<String, Kept>,
     /// Objects as they were applied, by kind.
-    pub(crate) applied: HashMap<&'static str, Fingerprint>,
+    pub(crate) applied: BTreeMap<&'static str, Fingerprint>,
+    /// Whether those are all, and of which spec.
+    pub(crate) whole: Option<Whole>,
     /// The status as it was written last; the watched one may be older.
     pub(crate) status: Option<QueueConsumerStatus>,
     /// When a status was written last.

@@ -87,7 +87,7 @@ impl Default for Metrics {
         let mut metrics = Self {
             registry: Registry::with_prefix("millrace"),
             reconciles: Family::default(),
-            reconcile_seconds: Histogram::new([0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0]),
+            reconcile_seconds: Histogram::new([0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 5.0, 10.0]),
             visible: Family::default(),
             in_flight: Family::default(),
             delayed: Family::default(),

@@ -8,11 +8,10 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::ResourceExt as _;
 use kube::runtime::reflector::ObjectRef;
-use kube::{Resource as _, ResourceExt as _};
 use millrace_api::{QueueConsumer, ScalingMode, is_fifo};
 
-use crate::build::names::LABEL_INSTANCE;
 use crate::clock;
 use crate::memory::Memory;
 use crate::pod;
@@ -169,11 +168,7 @@ struct Pods {
 }
 
 fn pods(world: &World, consumer: &QueueConsumer) -> Pods {
-    let (namespace, name) = (consumer.namespace(), consumer.name_any());
-    let mut pods = world
-        .pods
-        .state_filter(|pod| pod.meta().namespace == namespace && pod.labels().get(LABEL_INSTANCE) == Some(&name));
-    pods.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
+    let pods = world.pods.of(&ObjectRef::from(consumer));
     let (terminating, pods): (Vec<_>, Vec<_>) =
         pods.into_iter().partition(|pod| pod.metadata.deletion_timestamp.is_some());
     let (ended, here) = pods.into_iter().partition(|pod| pod::has_ended(pod));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use futures::future::join_all;
-use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::events::Reporter;
 use kube::{Client, Config};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -14,6 +14,7 @@ use crate::apply::FIELD_MANAGER;
 use crate::args::RunArgs;
 use crate::build::Defaults;
 use crate::controller::{self, Context};
+use crate::events::Recorder;
 use crate::http::{self, Readiness};
 use crate::lease::Elector;
 use crate::memory::Memories;

@@ -1,15 +1,14 @@
 //! The watched part of the cluster, in one namespace or all: QueueConsumers and what carries
 //! `app.kubernetes.io/managed-by=millrace`. Objects are trimmed to what is read before they are kept.
 
-use std::collections::HashSet;
 use std::fmt::Debug;
 use std::future::ready;
 use std::sync::Arc;
 
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, PodSpec, PodTemplateSpec, ServiceAccount};
+use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, PodSpec, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::core::PartialObjectMeta;
 use kube::runtime::reflector::{self, ObjectRef, Store};
@@ -19,8 +18,12 @@ use millrace_api::QueueConsumer;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
-use crate::build::names::{LABEL_INSTANCE, LABEL_MANAGED_BY, MANAGED_BY};
+use crate::build::names::{LABEL_MANAGED_BY, MANAGED_BY};
 use crate::retire;
+use crate::roster::Roster;
+
+/// Objects that the API server is asked for at a time: a page is in memory as it came, with all that is trimmed away.
+const PAGE: u32 = 100;
 
 /// Where to watch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,7 +48,7 @@ impl Scope {
 pub(crate) struct World {
     pub(crate) consumers: Store<QueueConsumer>,
     pub(crate) deployments: Store<Deployment>,
-    pub(crate) pods: Store<Pod>,
+    pub(crate) pods: Roster,
     pub(crate) config_maps: Store<PartialObjectMeta<ConfigMap>>,
     pub(crate) service_accounts: Store<PartialObjectMeta<ServiceAccount>>,
     pub(crate) budgets: Store<PartialObjectMeta<PodDisruptionBudget>>,
@@ -70,6 +73,23 @@ impl Listing {
             }
         }
     }
+}
+
+/// A kind that is watched by label.
+trait Labelled:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Send + Sync + 'static
+{
+}
+
+impl<K> Labelled for K where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + Debug
+        + DeserializeOwned
+        + Send
+        + Sync
+        + 'static
+{
 }
 
 /// Objects of one kind as they change. Errors are logged, and the watch goes on.
@@ -97,9 +117,9 @@ impl World {
         let (consumers, writer) = reflector::store();
         let store = consumers.clone();
         let mut listed = listing.of();
-        let seen = watcher(scope.api::<QueueConsumer>(client), watcher::Config::default())
+        let seen = watcher(scope.api::<QueueConsumer>(client), watcher::Config::default().page_size(PAGE))
             .default_backoff()
-            .modify(|consumer| consumer.managed_fields_mut().clear())
+            .modify(trim_consumer)
             .reflect(writer)
             .inspect_ok(move |event| {
                 listed(event);
@@ -112,7 +132,8 @@ impl World {
             .predicate_filter(predicates::generation, PredicateConfig::default());
         let consumer_changes = logged("QueueConsumers", seen);
         let (deployments, deployment_changes) = children(client, scope, &listing, "Deployments", trim_deployment);
-        let (pods, pod_changes) = children(client, scope, &listing, "Pods", trim_pod);
+        let pods = Roster::default();
+        let pod_changes = changes(client, scope, &listing, "Pods", trim_pod, pods.writer());
         let (config_maps, config_map_changes) = children(client, scope, &listing, "ConfigMaps", trim_meta);
         let (service_accounts, service_account_changes) =
             children(client, scope, &listing, "ServiceAccounts", trim_meta);
@@ -137,23 +158,11 @@ impl World {
         node.is_some_and(|node| retire::is_left(&node, pod))
     }
 
-    /// The consumers that have pods on a node.
-    pub(crate) fn consumers_on(&self, node: &Node) -> HashSet<ObjectRef<QueueConsumer>> {
-        let on_it = |pod: &Pod| pod.spec.as_ref().is_some_and(|spec| spec.node_name == node.metadata.name);
-        self.pods.state_filter(on_it).iter().filter_map(|pod| consumer_of(pod)).collect()
-    }
-
     /// Waits until everything was listed once.
     pub(crate) async fn listed(&self) {
         // An error would mean that the sender is gone, which lives as long as this world.
         let _ = self.listing.0.subscribe().wait_for(|missing| *missing == 0).await;
     }
-}
-
-/// The consumer that a pod works for.
-pub(crate) fn consumer_of(pod: &Pod) -> Option<ObjectRef<QueueConsumer>> {
-    let name = pod.labels().get(LABEL_INSTANCE)?;
-    Some(ObjectRef::new(name).within(&pod.namespace().unwrap_or_default()))
 }
 
 /// A child of a consumer carries its name.
@@ -164,35 +173,42 @@ where
     store.get(&ObjectRef::new(&consumer.name_any()).within(&consumer.namespace().unwrap_or_default()))
 }
 
-fn children<K>(
+fn children<K: Labelled>(
     client: &Client,
     scope: &Scope,
     listing: &Arc<Listing>,
     kind: &'static str,
     trim: fn(&mut K),
-) -> (Store<K>, Changes<K>)
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-        + Clone
-        + Debug
-        + DeserializeOwned
-        + Send
-        + Sync
-        + 'static,
-{
-    let (store, writer) = reflector::store();
-    let ours = watcher::Config::default().labels(&format!("{LABEL_MANAGED_BY}={MANAGED_BY}"));
+) -> (Store<K>, Changes<K>) {
+    let (store, mut writer) = reflector::store();
+    let keep = move |event: &watcher::Event<K>| writer.apply_watcher_event(event);
+    (store, changes(client, scope, listing, kind, trim, keep))
+}
+
+/// What carries millrace's label, trimmed; `keep` gets each event before anybody hears of it.
+fn changes<K: Labelled>(
+    client: &Client,
+    scope: &Scope,
+    listing: &Arc<Listing>,
+    kind: &'static str,
+    trim: fn(&mut K),
+    mut keep: impl FnMut(&watcher::Event<K>) + Send + 'static,
+) -> Changes<K> {
+    let ours = watcher::Config::default().labels(&format!("{LABEL_MANAGED_BY}={MANAGED_BY}")).page_size(PAGE);
+    let mut listed = listing.of();
     let seen = watcher(scope.api::<K>(client), ours)
         .default_backoff()
         .modify(move |object| {
             trim(object);
             object.managed_fields_mut().clear();
         })
-        .reflect(writer)
-        .inspect_ok(listing.of())
+        .inspect_ok(move |event| {
+            keep(event);
+            listed(event);
+        })
         .touched_objects()
         .predicate_filter(predicates::resource_version, PredicateConfig::default());
-    (store, logged(kind, seen))
+    logged(kind, seen)
 }
 
 /// Keeps errors from the controller, which would hold back all its triggers for one that fails.
@@ -218,7 +234,7 @@ fn nodes(client: &Client, scope: &Scope) -> (Option<Store<Node>>, Changes<Node>)
         return (None, futures::stream::pending().boxed());
     }
     let (store, writer) = reflector::store();
-    let seen = watcher(Api::<Node>::all(client.clone()), watcher::Config::default())
+    let seen = watcher(Api::<Node>::all(client.clone()), watcher::Config::default().page_size(PAGE))
         .default_backoff()
         .modify(retire::trim_node)
         .reflect(writer)
@@ -227,15 +243,22 @@ fn nodes(client: &Client, scope: &Scope) -> (Option<Store<Node>>, Changes<Node>)
     (Some(store), logged("Nodes", seen))
 }
 
+/// What it is called, whose it is and which revision: whether it is as it was applied, the API server tells by that.
 fn trim_meta<K: Resource>(object: &mut K) {
     object.annotations_mut().clear();
+    object.labels_mut().clear();
 }
 
 fn trim_deployment(deployment: &mut Deployment) {
-    deployment.annotations_mut().clear();
-    if let Some(spec) = &mut deployment.spec {
-        spec.template = PodTemplateSpec::default();
-    }
+    trim_meta(deployment);
+    let replicas = deployment.spec.as_ref().and_then(|spec| spec.replicas);
+    deployment.spec = Some(DeploymentSpec { replicas, ..DeploymentSpec::default() });
+}
+
+fn trim_consumer(consumer: &mut QueueConsumer) {
+    consumer.managed_fields_mut().clear();
+    // kubectl's copy of the whole object.
+    consumer.annotations_mut().remove("kubectl.kubernetes.io/last-applied-configuration");
 }
 
 fn trim_pod(pod: &mut Pod) {

@@ -21,10 +21,11 @@ async fn run(lab: &Lab) -> Result<()> {
         .with("/spec/worker/gpu/count", json!(0))
         .with("/spec/scaling/scaleDownStabilizationSeconds", json!(0))
         .replicas(1, WORKERS);
-    let consumer = lab.apply(&manifest).await?;
-    let timeline = consumer.timeline();
     let jobs: Vec<String> = (0..JOBS).map(|n| format!("job {n}")).collect();
     queue.send(&jobs).await?;
+    // the first look at the queue sees all of them
+    let consumer = lab.apply(&manifest).await?;
+    let timeline = consumer.timeline();
     consumer.await_ready(WORKERS as usize).await?;
 
     // workers receive as before, and soon nothing is left

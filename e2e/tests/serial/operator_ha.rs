@@ -26,25 +26,18 @@ async fn run(lab: &Lab) -> Result<()> {
 
 async fn fails_over(lab: &Lab, operator: &Operator<'_>) -> Result<()> {
     operator.await_ready(2).await?;
-    let queue = lab.queue("jobs").await?;
-    let manifest = Manifest::echo(lab, "echo", &queue, 1_000).with("/spec/worker/gpu/count", json!(0));
-    let consumer = lab.apply(&manifest.replicas(0, 4)).await?;
-    consumer.await_condition("Ready", "True", "ScaledToZero", &[]).await?;
-    let timeline = consumer.timeline();
-    let writes = consumer.deployment().await?.metadata.generation.context("no generation")?;
+    let (first, second) = (Asleep::new(lab, "first").await?, Asleep::new(lab, "second").await?);
 
     let (holder, leader) = (operator.holder().await?, operator.leader().await?);
     lab.kill(&leader)?;
-    burst(&queue, &timeline, 40, Instant::now()).await?;
+    first.burst(40, Instant::now()).await?;
     operator.await_other(&holder).await?;
-    consumer.ledger(&queue).await?.all_completed()?;
-    back_to_zero(&consumer, &timeline).await?;
 
     operator.await_ready(2).await?;
     let (holder, leader, restarts) = (operator.holder().await?, operator.leader().await?, operator.restarts().await?);
     lab.freeze(&leader)?;
     let result = async {
-        burst(&queue, &timeline, 20, Instant::now()).await?;
+        second.burst(20, Instant::now()).await?;
         operator.await_other(&holder).await
     }
     .await;
@@ -56,41 +49,71 @@ async fn fails_over(lab: &Lab, operator: &Operator<'_>) -> Result<()> {
         Ok(())
     })
     .await?;
-    consumer.ledger(&queue).await?.all_completed()?;
-    back_to_zero(&consumer, &timeline).await?;
+    for each in [&first, &second] {
+        each.back_to_zero().await?;
+    }
     ensure!(operator.holder().await? == other, "the one that woke up leads again");
-
-    let changes = i64::try_from(timeline.counts().len() - 1)?;
-    let writes = consumer.deployment().await?.metadata.generation.context("no generation")? - writes;
-    ensure!(writes == changes, "{writes} writes for {:?}", timeline.counts());
-    eventually(format!("{changes} changes are told"), async || {
-        let told = consumer.told("Scaled").await?;
-        ensure!(i64::from(told) == changes, "{told} are: {:#?}", consumer.events().await?);
-        Ok(())
-    })
-    .await
-}
-
-/// Messages that come as nobody leads, and when the workers for them are asked for.
-async fn burst(queue: &Queue<'_>, timeline: &Timeline, messages: usize, since: Instant) -> Result<()> {
-    let jobs: Vec<String> = (0..messages).map(|n| format!("job {n} of {messages}")).collect();
-    queue.send(&jobs).await?;
-    let asked = eventually("workers are asked for", async || {
-        let found = timeline.changes().into_iter().find(|(at, count)| *at > since && *count > 0);
-        found.map(|(at, _)| at).with_context(|| format!("worker counts {:?}", timeline.counts()))
-    })
-    .await?;
-    let took = asked - since;
-    eprintln!("the other acted after {:.1} s", took.as_secs_f64());
-    ensure!(took <= FAILOVER, "the other acted after {took:?}");
+    for each in [&first, &second] {
+        each.written_once().await?;
+    }
     Ok(())
 }
 
-async fn back_to_zero(consumer: &Consumer<'_>, timeline: &Timeline) -> Result<()> {
-    eventually("the workers are gone", async || {
-        ensure!(timeline.counts().last() == Some(&0), "worker counts {:?}", timeline.counts());
-        ensure!(consumer.pods().await?.is_empty(), "pods are there");
+/// A consumer at zero that is to be woken.
+struct Asleep<'a> {
+    consumer: Consumer<'a>,
+    queue: Queue<'a>,
+    timeline: Timeline,
+    /// Writes of its Deployment before.
+    writes: i64,
+}
+
+impl<'a> Asleep<'a> {
+    async fn new(lab: &'a Lab, name: &str) -> Result<Self> {
+        let queue = lab.queue(name).await?;
+        let manifest = Manifest::echo(lab, name, &queue, 1_000).with("/spec/worker/gpu/count", json!(0));
+        let consumer = lab.apply(&manifest.replicas(0, 4)).await?;
+        consumer.await_condition("Ready", "True", "ScaledToZero", &[]).await?;
+        let timeline = consumer.timeline();
+        let writes = consumer.deployment().await?.metadata.generation.context("no generation")?;
+        Ok(Self { consumer, queue, timeline, writes })
+    }
+
+    /// Messages that come as nobody leads, and when the workers for them are asked for.
+    async fn burst(&self, messages: usize, since: Instant) -> Result<()> {
+        let jobs: Vec<String> = (0..messages).map(|n| format!("job {n}")).collect();
+        self.queue.send(&jobs).await?;
+        let asked = eventually("workers are asked for", async || {
+            let found = self.timeline.changes().into_iter().find(|(at, count)| *at > since && *count > 0);
+            found.map(|(at, _)| at).with_context(|| format!("worker counts {:?}", self.timeline.counts()))
+        })
+        .await?;
+        let took = asked - since;
+        eprintln!("the other acted after {:.1} s", took.as_secs_f64());
+        ensure!(took <= FAILOVER, "the other acted after {took:?}");
         Ok(())
-    })
-    .await
+    }
+
+    async fn back_to_zero(&self) -> Result<()> {
+        self.consumer.ledger(&self.queue).await?.all_completed()?;
+        eventually("the workers are gone", async || {
+            ensure!(self.timeline.counts().last() == Some(&0), "worker counts {:?}", self.timeline.counts());
+            ensure!(self.consumer.pods().await?.is_empty(), "pods are there");
+            Ok(())
+        })
+        .await
+    }
+
+    /// Each change of the count is one write, and one Event tells of it.
+    async fn written_once(&self) -> Result<()> {
+        let changes = i64::try_from(self.timeline.counts().len() - 1)?;
+        let writes = self.consumer.deployment().await?.metadata.generation.context("no generation")? - self.writes;
+        ensure!(writes == changes, "{writes} writes for {:?}", self.timeline.counts());
+        eventually(format!("{changes} changes are told"), async || {
+            let told = self.consumer.told("Scaled").await?;
+            ensure!(i64::from(told) == changes, "{told} are: {:#?}", self.consumer.events().await?);
+            Ok(())
+        })
+        .await
+    }
 }

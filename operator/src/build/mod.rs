@@ -34,22 +34,16 @@ pub(crate) struct Defaults {
     pub(crate) drain_key: Option<String>,
 }
 
-/// The objects of one QueueConsumer, at a stage of a pass.
+/// The objects of one QueueConsumer, as they should be.
 #[derive(Debug, Clone)]
-pub(crate) struct Resources<Stage> {
+pub(crate) struct Resources {
     /// None where the spec names one that exists already.
     pub(crate) service_account: Option<ServiceAccount>,
     pub(crate) config_map: ConfigMap,
-    /// While built it has no replicas: those are the decision's.
+    /// Without replicas: those are the decision's.
     pub(crate) deployment: Deployment,
     pub(crate) pod_disruption_budget: PodDisruptionBudget,
-    /// What is known at this stage.
-    pub(crate) stage: Stage,
 }
-
-/// As they should be.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Built;
 
 /// worker.yaml could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -57,14 +51,13 @@ pub(crate) struct Built;
 pub(crate) struct BuildError(#[from] serde_saphyr::ser::Error);
 
 /// Builds everything that a consumer wants.
-pub(crate) fn build(consumer: &Validated, defaults: &Defaults) -> Result<Resources<Built>, BuildError> {
+pub(crate) fn build(consumer: &Validated, defaults: &Defaults) -> Result<Resources, BuildError> {
     let (config_map, hash) = config_map::build(consumer, defaults)?;
     Ok(Resources {
         service_account: service_account::build(consumer, defaults),
         config_map,
         deployment: deployment::build(consumer, defaults, &hash),
         pod_disruption_budget: pdb::build(consumer, defaults),
-        stage: Built,
     })
 }
 

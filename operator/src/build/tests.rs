@@ -16,23 +16,23 @@ struct Golden {
     pod_disruption_budget: PodDisruptionBudget,
 }
 
-fn built(changes: &[(&str, Value)]) -> Resources<Built> {
+fn built(changes: &[(&str, Value)]) -> Resources {
     build(&validated(changes), &defaults()).unwrap()
 }
 
 fn golden(changes: &[(&str, Value)]) -> Golden {
-    let Resources { service_account, config_map, deployment, pod_disruption_budget, stage: Built } = built(changes);
+    let Resources { service_account, config_map, deployment, pod_disruption_budget } = built(changes);
     Golden { service_account, config_map, deployment, pod_disruption_budget }
 }
 
 /// With the public half of a key.
-fn keyed(key: Option<&str>) -> Resources<Built> {
+fn keyed(key: Option<&str>) -> Resources {
     build(&validated(&[]), &Defaults { drain_key: key.map(Into::into), ..defaults() }).unwrap()
 }
 
 #[test]
 fn the_operator_s_key_reaches_workers_and_rolls_none() {
-    let yaml = |built: &Resources<Built>| built.config_map.data.as_ref().unwrap()["worker.yaml"].clone();
+    let yaml = |built: &Resources| built.config_map.data.as_ref().unwrap()["worker.yaml"].clone();
     let (without, with, other) = (keyed(None), keyed(Some("a2V5")), keyed(Some("bmV3")));
     assert!(!yaml(&without).contains("drain"));
     assert!(yaml(&with).ends_with("drain:\n  publicKey: a2V5\n"), "{}", yaml(&with));

@@ -28,7 +28,14 @@ pub(crate) struct Queues<R> {
 struct Shared<R> {
     reader: R,
     metrics: Arc<Metrics>,
-    pollers: Mutex<HashMap<QueueAddress, Poller>>,
+    pollers: Mutex<Pollers>,
+}
+
+/// The tasks by queue, and the queue of each consumer, so that a pass touches no other queue than its own.
+#[derive(Default)]
+struct Pollers {
+    by_queue: HashMap<Arc<QueueAddress>, Poller>,
+    queue_of: HashMap<Key, Arc<QueueAddress>>,
 }
 
 struct Poller {
@@ -60,9 +67,11 @@ impl<R: Read> Queues<R> {
     /// gets the consumer's name whenever a reading differs from the one before.
     pub(crate) fn read(&self, key: &Key, address: &QueueAddress, interval: Duration, trigger: &Trigger) -> Reading {
         let mut pollers = self.shared.pollers();
-        pollers.retain(|other, poller| other == address || poller.without(key));
-        let poller =
-            pollers.entry(address.clone()).or_insert_with(|| self.shared.clone().start(address.clone(), interval));
+        let address = pollers.join(key, address);
+        let poller = pollers
+            .by_queue
+            .entry(Arc::clone(&address))
+            .or_insert_with(|| self.shared.clone().start(address, interval));
         poller.subscribers.insert(key.clone(), Subscriber { interval, trigger: trigger.clone() });
         poller.replan();
         poller.latest.as_of(Instant::now())
@@ -71,7 +80,7 @@ impl<R: Read> Queues<R> {
     /// The other consumers of a consumer's queue, by name.
     pub(crate) fn sharing(&self, key: &Key, address: &QueueAddress) -> Vec<String> {
         let pollers = self.shared.pollers();
-        let subscribers = pollers.get(address).map(|poller| poller.subscribers.keys());
+        let subscribers = pollers.by_queue.get(address).map(|poller| poller.subscribers.keys());
         let others = subscribers.into_iter().flatten().filter(|other| *other != key);
         let mut names: Vec<String> =
             others.map(|other| format!("{}/{}", other.namespace.as_deref().unwrap_or_default(), other.name)).collect();
@@ -81,26 +90,27 @@ impl<R: Read> Queues<R> {
 
     /// A consumer is gone, or its queue is unknown.
     pub(crate) fn forget(&self, key: &Key) {
-        self.shared.pollers().retain(|_, poller| poller.without(key));
+        self.shared.pollers().leave(key);
     }
 }
 
 impl<R: Read> Shared<R> {
-    fn pollers(&self) -> MutexGuard<'_, HashMap<QueueAddress, Poller>> {
+    fn pollers(&self) -> MutexGuard<'_, Pollers> {
         self.pollers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn start(self: Arc<Self>, address: QueueAddress, interval: Duration) -> Poller {
+    fn start(self: Arc<Self>, address: Arc<QueueAddress>, interval: Duration) -> Poller {
         let (interval, plan) = watch::channel(interval);
         let task = tokio::spawn(self.poll(address, plan)).abort_handle();
         Poller { latest: Reading::none(Instant::now()), subscribers: HashMap::new(), interval, task }
     }
 
     /// Reads one queue until it is aborted.
-    async fn poll(self: Arc<Self>, address: QueueAddress, mut interval: watch::Receiver<Duration>) {
+    async fn poll(self: Arc<Self>, address: Arc<QueueAddress>, mut interval: watch::Receiver<Duration>) {
         let mut failures = 0_u32;
         loop {
-            let depth = self.reader.read(&address).await;
+            // On the heap, so that a task that waits, as most do, is small.
+            let depth = Box::pin(self.reader.read(&address)).await;
             failures = if depth.is_ok() { 0 } else { failures.saturating_add(1) };
             self.metrics.sqs("GetQueueAttributes", depth.as_ref().map_or_else(QueueError::reason, |_| "ok"));
             let read = tokio::time::Instant::now();
@@ -118,7 +128,7 @@ impl<R: Read> Shared<R> {
 
     fn publish(&self, address: &QueueAddress, reading: Reading) {
         let mut pollers = self.pollers();
-        let Some(poller) = pollers.get_mut(address) else { return };
+        let Some(poller) = pollers.by_queue.get_mut(address) else { return };
         if let Ok(depth) = &reading.depth {
             for key in poller.subscribers.keys() {
                 self.metrics.depth(key, depth);
@@ -134,6 +144,28 @@ impl<R: Read> Shared<R> {
                 // Nobody listens only when the operator stops.
                 let _ = subscriber.trigger.send(key.clone());
             }
+        }
+    }
+}
+
+impl Pollers {
+    /// Has a consumer at this queue, and at no other.
+    fn join(&mut self, key: &Key, address: &QueueAddress) -> Arc<QueueAddress> {
+        if let Some(same) = self.queue_of.get(key).filter(|known| ***known == *address) {
+            return Arc::clone(same);
+        }
+        self.leave(key);
+        let known = self.by_queue.get_key_value(address).map(|(known, _)| Arc::clone(known));
+        let address = known.unwrap_or_else(|| Arc::new(address.clone()));
+        self.queue_of.insert(key.clone(), Arc::clone(&address));
+        address
+    }
+
+    /// Takes a consumer out of its queue, whose task ends with the last one.
+    fn leave(&mut self, key: &Key) {
+        let Some(address) = self.queue_of.remove(key) else { return };
+        if self.by_queue.get_mut(&address).is_some_and(|poller| !poller.without(key)) {
+            self.by_queue.remove(&address);
         }
     }
 }

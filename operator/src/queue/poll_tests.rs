@@ -153,5 +153,21 @@ async fn a_consumer_that_moves_leaves_its_old_queue() {
     let bench = Bench::new();
     bench.read("a", "old", 5);
     bench.read("a", "new", 5);
-    assert_eq!(bench.queues.shared.pollers().len(), 1);
+    assert_eq!(bench.queues.shared.pollers().by_queue.len(), 1);
+    assert!(bench.queues.sharing(&key("b"), &address("old")).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_kept_of_consumers_that_are_gone() {
+    let bench = Bench::new();
+    for name in ["a", "b"] {
+        bench.read(name, "old", 5);
+        bench.read(name, "new", 5);
+    }
+    assert_eq!(bench.queues.sharing(&key("a"), &address("new")), ["demo/b"]);
+    for name in ["a", "b", "never seen"] {
+        bench.queues.forget(&key(name));
+    }
+    let pollers = bench.queues.shared.pollers();
+    assert_eq!((pollers.by_queue.len(), pollers.queue_of.len()), (0, 0));
 }

@@ -1,5 +1,7 @@
 //! What SQS's answers mean, against a local server that speaks its protocol.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use axum::Router;
@@ -129,4 +131,30 @@ async fn missing_credentials_are_told_apart_from_a_missing_network() {
     let reader = AwsReader::new(config().load().await);
     let error = reader.read(&address(&sqs(200, "{}").await)).await.unwrap_err();
     assert_eq!(error.reason(), "CredentialsMissing", "{error}");
+}
+
+/// Whoever has ten thousand queues does not open ten thousand connections at its start.
+#[tokio::test]
+async fn calls_under_way_are_bounded() {
+    let (under_way, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let seen = (Arc::clone(&under_way), Arc::clone(&most));
+    let app = Router::new().fallback(move || {
+        let (under_way, most) = seen.clone();
+        async move {
+            most.fetch_max(under_way.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            under_way.fetch_sub(1, Ordering::SeqCst);
+            StatusCode::BAD_REQUEST
+        }
+    });
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    let credentials = SharedCredentialsProvider::new(Credentials::for_tests());
+    let timeouts = TimeoutConfig::builder().operation_timeout(Duration::from_mins(1)).build();
+    let config = config().timeout_config(timeouts).credentials_provider(credentials).load().await;
+    let (reader, address) = (AwsReader::new(config), address(&endpoint));
+    futures::future::join_all((0..4 * CALLS).map(|_| reader.read(&address))).await;
+    let most = most.load(Ordering::SeqCst);
+    assert!((2..=CALLS).contains(&most), "{most} at once");
 }

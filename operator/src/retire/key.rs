@@ -23,8 +23,7 @@ use crate::error::{CallError, within};
 pub(crate) const SECRET: &str = "millrace-operator-drain-key";
 /// The Secret's key: PKCS#8, with the public half.
 const PKCS8: &str = "pkcs8";
-/// Attempts, as the API server may be away for a moment, and the pause between two.
-const ATTEMPTS: u32 = 5;
+/// The pause between two attempts, as the API server may be away for a moment.
 const PAUSE: Duration = Duration::from_secs(2);
 
 /// Why there is no key.
@@ -42,6 +41,13 @@ pub(crate) enum KeyError {
     /// No key could be made.
     #[error("no Ed25519 key could be made")]
     Entropy,
+}
+
+impl KeyError {
+    /// Whether it may go well at another time, with nothing changed.
+    fn may_pass(&self) -> bool {
+        matches!(self, Self::Unavailable { source, .. } if !source.is_refusal())
+    }
 }
 
 /// Signs what workers are told.
@@ -63,14 +69,14 @@ impl Signer {
     }
 }
 
-/// The key of this cluster: read, or made where there is none. Without one there is a warning that says what follows.
+/// The key of this cluster: read, or made where there is none. As long as the API server does not answer it is asked again:
+/// nothing can be done without it. Where it refuses there is a warning that says what follows.
 pub(crate) async fn load(client: &Client, namespace: Option<&str>) -> Option<Signer> {
-    let mut attempt = 1;
     loop {
         match read_or_make(client, namespace).await {
             Ok(signer) => return Some(signer),
-            Err(KeyError::Unavailable { source, .. }) if !source.is_refusal() && attempt < ATTEMPTS => {
-                attempt += 1;
+            Err(error) if error.may_pass() => {
+                tracing::warn!(%error, "trying again in {} s", PAUSE.as_secs());
                 tokio::time::sleep(PAUSE).await;
             }
             Err(error) => {

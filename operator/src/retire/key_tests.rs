@@ -16,6 +16,8 @@ struct Server {
     /// Somebody else's, who is a moment faster.
     faster: Option<Value>,
     forbidden: bool,
+    /// So many answers are that it is away.
+    away: usize,
 }
 
 type Shared = Arc<Mutex<Server>>;
@@ -27,6 +29,10 @@ fn answer(server: &mut Server, method: &Method, uri: &str, body: &[u8]) -> (u16,
     };
     if server.forbidden {
         return failure(403, "Forbidden");
+    }
+    if server.away > 0 {
+        server.away -= 1;
+        return failure(503, "ServiceUnavailable");
     }
     if *method == Method::GET {
         return server.secret.clone().map_or_else(|| failure(404, "NotFound"), |secret| (200, secret));
@@ -94,6 +100,14 @@ async fn without_a_place_or_a_right_there_is_no_key() {
     server.lock().unwrap().forbidden = true;
     assert!(load(&client(&server), Some("millrace-system")).await.is_none());
     assert_eq!(server.lock().unwrap().calls.len(), 1, "a refusal is not repeated");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_api_server_that_is_away_is_waited_for() {
+    let server = Shared::default();
+    server.lock().unwrap().away = 40;
+    assert!(load(&client(&server), Some("millrace-system")).await.is_some());
+    assert_eq!(server.lock().unwrap().calls.len(), 42);
 }
 
 #[tokio::test]

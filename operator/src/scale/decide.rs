@@ -14,11 +14,11 @@ use millrace_api::{ScalingMode, ScalingSpec};
 use serde::{Deserialize, Serialize};
 
 use super::budget::Grant;
-use super::estimate::{Reported, SERVICE_PRIOR};
+use super::estimate::Reported;
 use super::inputs::Inputs;
 use super::limits::{Kind, Limit, limit};
 use super::need::{Load, Need, need};
-use super::warmth::{Warmth, warmth};
+use super::warmth::{Warmth, warmth, window};
 use super::{History, Rule};
 use crate::clock;
 use crate::observe::Observed;
@@ -164,7 +164,8 @@ impl<'a> Terms<'a> {
 pub(crate) fn decide_from(terms: &Terms<'_>, inputs: &Inputs, history: &History, now: f64) -> Decision {
     let Terms { rule, scaling, .. } = *terms;
     let mut history = history.clone();
-    let window = f64::from(scaling.scale_down_stabilization_seconds);
+    let start = history.estimates.ready_seconds(inputs.gpu);
+    let window = window(scaling.scale_down_stabilization_seconds, target_of(rule), start);
     let from = inputs.from;
     if history.is_new() {
         history.wish(now, from, window);
@@ -355,7 +356,7 @@ fn load(inputs: &Inputs, depth: Depth, history: &History, lease: f64, now: f64) 
     let coming_back = history.unheld_since.is_none_or(|since| now - since <= lease + COMING_BACK);
     let backlog = depth.visible.max(0).saturating_add(if coming_back { unheld } else { 0 }) as f64;
     // Before the first job has ended, those that run tell how long one takes at least.
-    let running = || inputs.running_seconds.unwrap_or_default().max(SERVICE_PRIOR);
+    let running = || inputs.running_seconds.unwrap_or_default().max(inputs.service_prior);
     let service = estimates.service.unwrap_or_else(running);
     Load {
         visible: depth.visible,

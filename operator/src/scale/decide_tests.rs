@@ -12,7 +12,7 @@ fn scaling(min: i32, max: i32) -> ScalingSpec {
         max_replicas: max,
         target: ScalingTarget { queue_delay_seconds: None, messages_per_replica: Some(5) },
         scale_to_zero_after_seconds: 300,
-        scale_down_stabilization_seconds: 60,
+        scale_down_stabilization_seconds: Some(60),
         ..ScalingSpec::default()
     }
 }
@@ -31,6 +31,7 @@ fn inputs(from: i32, visible: i64, in_flight: i64) -> Inputs {
         held: 0,
         slots: 1.0,
         gpu: false,
+        service_prior: 1.0,
         service_seconds: None,
         running_seconds: None,
         done: std::collections::BTreeMap::new(),
@@ -187,7 +188,7 @@ fn an_unknown_depth_holds_and_its_time_does_not_count() {
 #[test]
 fn workers_that_do_not_answer_are_named() {
     let silent = Inputs { busy: 3, silent: 2, held: 1, ..inputs(4, 0, 0) };
-    let scaling = ScalingSpec { scale_down_stabilization_seconds: 0, ..scaling(0, 10) };
+    let scaling = ScalingSpec { scale_down_stabilization_seconds: Some(0), ..scaling(0, 10) };
     let decision = first(&scaling, &silent);
     assert_eq!((decision.desired, decision.reason), (3, Reason::WorkersBusy));
     assert!(
@@ -379,11 +380,27 @@ fn a_fifo_queue_gets_workers_as_its_groups_show() {
         .enumerate()
         .map(|(n, from)| (n as u32 * 10, fifo(*from, i64::from(*from) * 4, *from, false)))
         .collect();
-    assert_eq!(play(&scaling(0, 10), &many).iter().map(|(count, _)| *count).collect::<Vec<_>>(), [1, 2, 4, 8, 10]);
+    let counts = |played: &[(i32, Reason)]| played.iter().map(|(count, _)| *count).collect::<Vec<_>>();
+    assert_eq!(counts(&play(&scaling(0, 10), &many)), [1, 1, 2, 4, 8], "from the second look on");
+    // One group whose messages come two at a time, and a worker that could not be asked: nothing shows that there are more.
+    let two = |held, silent| Inputs { slots: 2.0, silent, ..fifo(1, held, 1, false) };
+    let looks = [
+        (0, two(2, 0)),
+        (5, two(1, 0)),
+        (10, two(2, 0)),
+        (13, two(2, 0)),
+        (15, two(1, 0)),
+        (20, two(0, 1)),
+        (30, two(0, 1)),
+    ];
+    assert_eq!(counts(&play(&scaling(0, 10), &looks)), [1; 7]);
     // Five groups, one slot each and eight workers: three find nothing. Ten minutes later it is tried again.
     let single = |from, busy: i32, blocked| Inputs { slots: 1.0, ..fifo(from, busy.into(), busy, blocked) };
-    let five = play(&scaling(0, 10), &[(0, single(8, 5, true)), (30, single(5, 5, false)), (700, single(5, 5, false))]);
-    assert_eq!(five.iter().map(|(count, _)| *count).collect::<Vec<_>>(), [5, 5, 10]);
+    let five = play(
+        &scaling(0, 10),
+        &[(0, single(8, 5, true)), (30, single(5, 5, false)), (700, single(5, 5, false)), (705, single(5, 5, false))],
+    );
+    assert_eq!(counts(&five), [5, 5, 5, 10]);
 }
 
 #[test]

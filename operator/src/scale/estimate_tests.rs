@@ -120,3 +120,16 @@ fn two_digits_are_kept() {
         assert!((two_digits(value) - kept).abs() < 1e-9, "{value}: {}", two_digits(value));
     }
 }
+
+#[test]
+fn a_job_s_first_guess_is_its_task_s() {
+    let prior = |model: serde_json::Value| service_prior(&serde_json::from_value(model).unwrap());
+    for (model, seconds) in [
+        (serde_json::json!({ "task": "Echo" }), 1.0),
+        (serde_json::json!({ "task": "Echo", "parameters": { "milliseconds": 5000 } }), 5.0),
+        (serde_json::json!({ "task": "Echo", "parameters": { "milliseconds": 0 } }), 0.05),
+        (serde_json::json!({ "task": "TextToImage" }), 3.0),
+    ] {
+        assert!((prior(model.clone()) - seconds).abs() < 1e-9, "{model}");
+    }
+}

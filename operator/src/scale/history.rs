@@ -34,6 +34,8 @@ pub(crate) struct History {
     pub(super) groups_until: Option<f64>,
     /// How many workers found messages then.
     pub(super) groups_workers: i32,
+    /// On a FIFO queue: since when most slots are taken.
+    pub(super) groups_full_since: Option<f64>,
 }
 
 impl History {

@@ -10,6 +10,7 @@ use millrace_api::WorkerState;
 use serde::{Deserialize, Serialize};
 
 use super::budget::Grant;
+use super::estimate::{service_prior, unknown_service};
 use super::schedule::{Floor, floor};
 use crate::clock;
 use crate::observe::Observed;
@@ -48,6 +49,9 @@ pub(crate) struct Inputs {
     pub(crate) slots: f64,
     /// Whether workers use a GPU, which take longer to start.
     pub(crate) gpu: bool,
+    /// Wall time that a job may hold a slot, as long as no worker has reported any.
+    #[serde(default = "unknown_service")]
+    pub(crate) service_prior: f64,
     /// Wall time that a job held a slot, where workers reported it now.
     pub(crate) service_seconds: Option<f64>,
     /// For how long the jobs that run now have held their slots, on average.
@@ -119,6 +123,7 @@ impl Inputs {
             held: states().map(|s| i64::from(s.busy)).sum(),
             slots: if capacities.is_empty() { batch } else { mean(&capacities).unwrap_or(batch) },
             gpu: spec.spec().worker.gpu.count > 0,
+            service_prior: service_prior(&spec.spec().model),
             service_seconds: service(states()),
             running_seconds: running(states(), now),
             done: seen

@@ -9,6 +9,8 @@ const FAILING: f64 = 60.0;
 const GROUPS: f64 = 600.0;
 /// The part of a FIFO queue's slots that must be taken before there are more of them.
 const TAKEN: f64 = 0.5;
+/// And for so long, in seconds: two messages of one group may come in one receive, and one look sees them.
+const LASTS: f64 = 4.0;
 
 /// The most workers that make sense now, and what says so.
 #[derive(Debug, Clone, PartialEq)]
@@ -108,7 +110,7 @@ fn groups(inputs: &Inputs, history: &mut History, now: f64) -> Option<Limit> {
     if !inputs.fifo {
         return None;
     }
-    // Jobs of workers that do not answer cannot be counted.
+    // Jobs of workers that do not answer cannot be counted: they neither show that slots are free nor ask for more.
     let held = inputs.held as f64 + f64::from(inputs.silent) * inputs.slots;
     let slots = inputs.slots * f64::from(inputs.pods.ready);
     let waits = inputs.depth.as_ref().is_ok_and(|depth| depth.visible > 0);
@@ -117,6 +119,7 @@ fn groups(inputs: &Inputs, history: &mut History, now: f64) -> Option<Limit> {
         history.groups_until = None;
     }
     if inputs.blocked {
+        history.groups_full_since = None;
         history.groups_until = Some(now + GROUPS);
         history.groups_workers = inputs.busy.max(1);
     }
@@ -131,12 +134,16 @@ fn groups(inputs: &Inputs, history: &mut History, now: f64) -> Option<Limit> {
     let least = inputs.from.max(1);
     // Were there more groups than slots, the slots would be taken.
     if pods.ready > 0 && held <= slots * TAKEN {
+        history.groups_full_since = None;
         let words = format!(
             "workers hold {held:.0} jobs in {slots:.0} slots although messages wait: those belong to message groups that are at work"
         );
         return Some(Limit { replicas: least, kind: Kind::BlockedByMessageGroups, words });
     }
-    let replicas = if pods.starting > 0 { least } else { least.max(pods.ready.saturating_mul(2)) };
+    let full = pods.ready > 0 && inputs.silent == 0;
+    history.groups_full_since = history.groups_full_since.or(Some(now)).filter(|_| full);
+    let more = pods.starting == 0 && history.groups_full_since.is_some_and(|since| now - since >= LASTS);
+    let replicas = if more { least.max(pods.ready.saturating_mul(2)) } else { least };
     let words = "a FIFO queue's workers are doubled as long as they find message groups".into();
     Some(Limit { replicas, kind: Kind::ExploringMessageGroups, words })
 }

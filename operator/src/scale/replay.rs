@@ -94,6 +94,10 @@ mod tests {
         replay(log.as_bytes(), |line| printed.push(line.to_owned())).unwrap();
         let expected = format!("0 -> {} {}: {}", decision.desired, decision.word(), decision.message);
         assert_eq!(printed, [expected.clone(), expected]);
+        // As a version wrote it that had one guess for all tasks.
+        let mut older: Value = serde_json::from_str(&record).unwrap();
+        older["inputs"].as_object_mut().unwrap().remove("service_prior").unwrap();
+        replay(older.to_string().as_bytes(), |_| ()).unwrap();
         let other = replay(&b"{\"inputs\":1}\n"[..], |_| ()).unwrap_err();
         assert!(other.to_string().contains("line 1"), "{other}");
         let none = replay(&b"nonsense\n"[..], |_| ()).unwrap_err();

@@ -1,7 +1,7 @@
-//! How long the last worker stays when there is nothing to do.
+//! How long workers stay when there is nothing to do.
 //!
-//! A GPU that idles costs its time; one that is let go costs its start when the next message comes, and where the start
-//! takes longer than the target that message is late.
+//! For the last one: a GPU that idles costs its time; one that is let go costs its start when the next message comes, and
+//! where the start takes longer than the target that message is late.
 //!
 //! - Where a start is within the target only cost counts. Before enough pauses were seen, the worker stays for as long as a
 //!   start takes: as in the ski-rental problem (Karlin et al., 1988), whoever rents until the rent equals the price pays at
@@ -11,12 +11,17 @@
 //!   are all longer than that, so that the wait would be for nothing.
 //!
 //! At least a minute, because the queue's counts are approximate, and never longer than `scaleToZeroAfterSeconds`.
+//!
+//! The others go when they were not needed for `scaleDownStabilizationSeconds`; where the spec leaves that open, by the same
+//! reckoning as long as a start takes.
 
 use super::estimate::Samples;
 use super::need::brief;
 
 /// Counts that are approximate must say zero for so long, in seconds.
 const LEAST: f64 = 60.0;
+/// Workers beyond the last one stay for so long at least, which is a few readings of the queue, and at most, in seconds.
+const FEW: (f64, f64) = (20.0, 60.0);
 /// Pauses that must have been seen before they say something about the next one.
 const ENOUGH: usize = 4;
 
@@ -25,6 +30,15 @@ const ENOUGH: usize = 4;
 pub(super) struct Warmth {
     pub(super) seconds: f64,
     pub(super) words: String,
+}
+
+/// How long fewer workers must have been enough before there are fewer, in seconds.
+pub(super) fn window(spec: Option<i32>, target: Option<f64>, ready_seconds: f64) -> f64 {
+    match (spec, target) {
+        (Some(seconds), _) => f64::from(seconds),
+        (None, Some(target)) if ready_seconds <= target => ready_seconds.clamp(FEW.0, FEW.1),
+        (None, _) => FEW.1,
+    }
 }
 
 /// `longest` is `scaleToZeroAfterSeconds`, `target` the queue delay that is promised, if one is.
@@ -86,6 +100,21 @@ mod tests {
         ] {
             let warmth = warmth(longest, target, ready, &gaps(pauses));
             assert!((warmth.seconds - seconds).abs() < 1e-9, "{case}: {warmth:?}");
+        }
+    }
+
+    #[test]
+    fn more_than_one_worker_stays_as_long_as_a_start_takes_unless_the_spec_says_how_long() {
+        for (spec, target, ready, seconds) in [
+            (Some(0), Some(60.0), 25.0, 0.0),
+            (Some(300), Some(60.0), 25.0, 300.0),
+            (None, Some(60.0), 2.0, 20.0),
+            (None, Some(60.0), 25.0, 25.0),
+            (None, Some(600.0), 180.0, 60.0),
+            (None, Some(10.0), 25.0, 60.0),
+            (None, None, 25.0, 60.0),
+        ] {
+            assert!((window(spec, target, ready) - seconds).abs() < 1e-9, "{spec:?} {target:?} {ready}");
         }
     }
 }

@@ -185,7 +185,10 @@ impl<'a> World<'a> {
 
     fn happen(&mut self, what: What, policy: &mut dyn Policy) {
         match what {
-            What::Schedule(pod) => self.schedule(pod),
+            What::Schedule(pod) => {
+                self.pods_changed = true;
+                self.schedule(pod);
+            }
             What::Ready(id) => {
                 if let Some(pod) = self.pod(id).filter(|pod| pod.phase == Phase::Starting) {
                     pod.phase = Phase::Ready;

@@ -11,10 +11,9 @@ use millrace_api::{LastScale, QueueConsumer, QueueConsumerStatus, QueueDepth, Sc
 use serde_json::json;
 
 use crate::apply::{Applied, ApplyError, FIELD_MANAGER};
-use crate::build::Resources;
 use crate::clock;
 use crate::error::{Error, within};
-use crate::observe::{Observed, deployment_replicas};
+use crate::observe::Observed;
 use crate::retire::Plan;
 use crate::scale::{Decision, two_digits};
 use crate::validate::Problem;
@@ -27,7 +26,7 @@ pub(crate) enum Outcome {
     /// Decided, and not all could be applied.
     Failed(Box<Decision>, ApplyError),
     /// Decided and applied.
-    Done(Box<Decision>, Box<Resources<Applied>>, Box<Plan>),
+    Done(Box<Decision>, Box<Applied>, Box<Plan>),
 }
 
 impl Outcome {
@@ -42,7 +41,7 @@ impl Outcome {
     /// What was applied, where all was.
     pub(crate) fn applied(&self) -> Option<&Applied> {
         match self {
-            Self::Done(_, resources, _) => Some(&resources.stage),
+            Self::Done(_, applied, _) => Some(applied),
             Self::Invalid(_) | Self::Failed(..) => None,
         }
     }
@@ -57,10 +56,7 @@ impl Outcome {
 
     /// The count that the Deployment was left with, where that is known: a live one may have stayed against the decision.
     fn written(&self) -> Option<i32> {
-        match self {
-            Self::Done(_, resources, _) => Some(deployment_replicas(&resources.deployment)),
-            Self::Invalid(_) | Self::Failed(..) => None,
-        }
+        self.applied().map(|applied| applied.replicas)
     }
 }
 
@@ -97,6 +93,10 @@ pub(crate) fn compute(
             })
             .or(before.queue),
         estimates: decision.and_then(|d| d.history.estimates.remembered(clock::of(now))).or(before.estimates),
+        applied_hash: outcome
+            .applied()
+            .and_then(|applied| applied.hash.clone())
+            .or_else(|| before.applied_hash.clone()),
         last_scale: unreported.or(before.last_scale.as_ref()).cloned(),
         conditions: conditions.into_iter().map(|finding| finding.dated(&before.conditions, generation, now)).collect(),
     }

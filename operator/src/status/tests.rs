@@ -7,8 +7,7 @@ use kube::client::Body;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::build::build;
-use crate::build::fixtures::{defaults, observed, validated, with};
+use crate::build::fixtures::{observed, validated, with};
 use crate::queue::{Depth, QueueError};
 use crate::scale::decide;
 use crate::validate::validate;
@@ -34,11 +33,8 @@ fn scaling() -> (&'static str, Value) {
 fn done(seen: &Observed, applied: Applied) -> Outcome {
     let consumer = validated(&[scaling()]);
     let decision = decide(&consumer, seen, Instant::now());
-    let Resources { service_account, config_map, mut deployment, pod_disruption_budget, .. } =
-        build(&consumer, &defaults()).unwrap();
-    deployment.spec.as_mut().unwrap().replicas = Some(if applied.moved { 7 } else { decision.desired });
-    let resources = Resources { service_account, config_map, deployment, pod_disruption_budget, stage: applied };
-    Outcome::Done(Box::new(decision), Box::new(resources), Box::default())
+    let applied = Applied { replicas: if applied.moved { 7 } else { decision.desired }, ..applied };
+    Outcome::Done(Box::new(decision), Box::new(applied), Box::default())
 }
 
 fn status(seen: &Observed, outcome: &Outcome) -> QueueConsumerStatus {
@@ -120,8 +116,8 @@ fn what_limits_the_count_is_told() {
                 Some(grant) => decision.granted(&spec, &seen, grant, now),
                 None => decision,
             };
-            let Outcome::Done(_, resources, plan) = done(&seen, Applied::default()) else { panic!("not done") };
-            let outcome = Outcome::Done(Box::new(decision), resources, plan);
+            let Outcome::Done(_, applied, plan) = done(&seen, Applied::default()) else { panic!("not done") };
+            let outcome = Outcome::Done(Box::new(decision), applied, plan);
             compute(&with(&changes), &seen, &outcome, &QueueConsumerStatus::default(), None, Timestamp::UNIX_EPOCH)
         };
     let grant = crate::scale::budget::Grant { replicas: 2, words: "its share is 2 workers".into() };

@@ -6,7 +6,7 @@ mod watch;
 use millrace_api::{Activity, WorkerState};
 
 pub(crate) use client::{DrainError, Order, WorkerClient};
-pub(crate) use watch::{Wakes, Watched};
+pub(crate) use watch::{PACE, Wakes, Watched};
 
 /// A worker pod and what it said.
 #[derive(Debug, Clone, PartialEq)]

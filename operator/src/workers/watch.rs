@@ -23,7 +23,7 @@ use crate::queue::Trigger;
 /// Tasks at the same time. Workers beyond that are asked by passes alone.
 const LIMIT: usize = 2000;
 /// A worker that goes back and forth is heard no more often than this.
-const PACE: Duration = Duration::from_secs(1);
+pub(crate) const PACE: Duration = Duration::from_secs(1);
 /// A worker that answers at once without news does not know how to wait, and is asked again after this.
 const UNWILLING: Duration = Duration::from_secs(5);
 /// Longest wait for a worker that does not answer.

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec};
 use k8s_openapi::api::core::v1::{self as kube_core, PodCondition, PodSpec, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use millrace_api::{Activity, Received, ServiceSeconds, WorkerState};
+use millrace_api::{Activity, JobState, Received, ServiceSeconds, WorkerState};
 
 use super::super::cluster::{Phase, Pod, Removal};
 use super::super::outcome::Job;
@@ -25,10 +25,14 @@ use crate::observe::{ASK_EVERY, Observed};
 use crate::queue::{Depth, JITTER, Outlook, Reading, interval};
 use crate::scale::{History, decide};
 use crate::validate::Validated;
-use crate::workers::{Report, Worker};
+use crate::workers::{self, Report, Worker};
 
-/// The next pass while workers rest: the operator hears within a second of a job that one of them gets.
-const PASS_RESTING: f64 = 1.0;
+/// The operator hears within so many seconds that a worker has begun to work, and passes then.
+const HEARD: f64 = workers::PACE.as_secs() as f64;
+/// The Deployment and the pods change after a write of the count, and wake a pass so many seconds later, as measured.
+const ECHO: f64 = 0.4;
+/// Kubernetes tells of a worker that is ready, by its probe, so many seconds after the worker told of its first job.
+const PROBED: f64 = 1.0;
 
 /// What workers said.
 #[derive(Debug)]
@@ -54,6 +58,8 @@ pub(in super::super) struct Millrace {
     jitter: f64,
     next_pass: f64,
     asked: Option<Asked>,
+    /// When news of workers that have begun to work is to come.
+    heard: Vec<f64>,
     reason: String,
 }
 
@@ -71,6 +77,7 @@ impl Millrace {
             jitter: 1.0,
             next_pass: begin,
             asked: None,
+            heard: Vec::new(),
             reason: "Begin".into(),
         }
     }
@@ -136,6 +143,7 @@ impl Millrace {
     fn ask(&mut self, sight: &Sight<'_>) -> Vec<Worker> {
         let pods: Vec<_> = sight.pods.iter().filter(|pod| pod.counts()).map(|pod| (pod.id, pod.phase)).collect();
         if let Some(last) = &self.asked
+            && self.heard.iter().all(|heard| sight.now < *heard)
             && last.pods == pods
             && last.workers.iter().any(Worker::is_busy)
             && sight.now < last.at + ASK_EVERY.as_secs_f64()
@@ -143,7 +151,14 @@ impl Millrace {
             return last.workers.clone();
         }
         let workers: Vec<_> = sight.pods.iter().filter(|p| p.counts()).map(|p| self.worker(sight, p)).collect();
-        self.asked = Some(Asked { at: sight.now, pods, workers: workers.clone() });
+        let known = self.asked.replace(Asked { at: sight.now, pods, workers: workers.clone() });
+        let known = known.map(|asked| asked.workers).unwrap_or_default();
+        let was_busy = |worker: &Worker| known.iter().any(|known| known.pod == worker.pod && known.is_busy());
+        let begins = workers.iter().any(|worker| worker.is_busy() && !was_busy(worker));
+        self.heard.retain(|heard| sight.now < *heard);
+        if begins {
+            self.heard.extend([sight.now + HEARD, sight.now + HEARD + PROBED]);
+        }
         workers
     }
 
@@ -154,7 +169,8 @@ impl Millrace {
             return Worker { pod: name, report: Report::NotRunning };
         }
         let ready = pod.phase == Phase::Ready;
-        let oldest = pod.held.iter().filter_map(|(job, _)| sight.jobs.get(*job)).map(|job: &Job| job.sent);
+        let held = || pod.held.iter().filter_map(|(job, _)| sight.jobs.get(*job));
+        let oldest = held().map(|job: &Job| job.sent);
         let state = WorkerState {
             worker: name.clone(),
             ready,
@@ -165,6 +181,7 @@ impl Millrace {
             },
             capacity: u32::try_from(self.slots).unwrap_or(u32::MAX),
             busy: u32::try_from(pod.held.len()).unwrap_or(u32::MAX),
+            jobs: held().map(|job| self.job(job, sight.now)).collect(),
             completed: pod.completed,
             service_seconds: pod.service().map(|(mean, p95)| ServiceSeconds { mean, p95 }),
             receiving: u32::from(ready && pod.held.len() < self.slots),
@@ -176,6 +193,11 @@ impl Millrace {
             ..WorkerState::default()
         };
         Worker { pod: name, report: Report::State(Box::new(state)) }
+    }
+
+    fn job(&self, job: &Job, now: f64) -> JobState {
+        let started_at = self.rfc3339(job.started.unwrap_or(now));
+        JobState { started_at, sent_at: self.rfc3339(job.sent), ..JobState::default() }
     }
 
     fn pass(&mut self, sight: &Sight<'_>) -> Option<i32> {
@@ -208,13 +230,14 @@ impl Millrace {
         let look = match () {
             () if seen.workers.is_empty() => controller::RESYNC.as_secs_f64(),
             () if busy || unready => controller::WORKING.as_secs_f64(),
-            () => PASS_RESTING,
+            () => HEARD,
         };
         let recheck =
             decision.recheck.map_or(look, |wait| look.min(wait.as_secs_f64() + controller::AFTER.as_secs_f64()));
-        self.next_pass = sight.now + recheck;
         self.reason = decision.word();
         let replicas = (!decision.holds()).then_some(decision.desired);
+        let echo = replicas.filter(|replicas| *replicas != sight.replicas).map(|_| sight.now + ECHO);
+        self.next_pass = self.heard.iter().copied().chain(echo).fold(sight.now + recheck, f64::min);
         self.history = decision.history;
         self.plan_poll(sight.replicas, !seen.pods.is_empty(), sight.now);
         replicas
