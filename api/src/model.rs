@@ -226,12 +226,13 @@ impl ModelSource {
 #[cfg_attr(feature = "kube", derive(kube::KubeSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct BatchSpec {
-    /// Most jobs in one batch; also how many jobs one worker holds at a time.
+    /// Most jobs that the model works on at a time; a worker receives so many, and more only when one is about to end.
     #[serde(default = "default_batch_size")]
     #[cfg_attr(feature = "kube", schemars(range(min = 1, max = 1024)))]
     pub max_size: i32,
 
-    /// Longest time that the first job of a batch waits for others, in milliseconds.
+    /// Longest time that the first job of a batch waits for others, in milliseconds. TextToImage waits for nobody: jobs join
+    /// it between steps.
     #[serde(default = "default_batch_wait")]
     #[cfg_attr(feature = "kube", schemars(range(min = 0, max = 60000)))]
     pub max_wait_milliseconds: i32,

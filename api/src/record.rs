@@ -52,6 +52,10 @@ pub struct ResultRecord {
     /// The seed in use, where the task has one (of the first input, where there are several).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
+    /// How each input was computed, one entry per input, in the words of jobs and with what they left open (width, steps,
+    /// scheduler, …); without the texts, which the input has.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parameters: Vec<Map<String, Value>>,
     /// When a worker began with it, RFC 3339, UTC, milliseconds.
     pub started_at: String,
     /// When this record was made, RFC 3339, UTC, milliseconds.

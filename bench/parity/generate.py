@@ -1,6 +1,6 @@
 """Makes the goldens anew: tiny models, and what diffusers computes with them. README.md says what is what.
 
-    $(./install) generate.py [components] [pictures] [schedulers] [noise]    # all of it when none is named
+    $(./install) generate.py [components] [pictures] [lora] [schedulers] [noise]    # all of it when none is named
 """
 import json
 import os
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from safetensors.numpy import save_file
 
+import lora
 import models
 import noise
 import pictures
@@ -22,7 +23,8 @@ import schedulers
 from weights import scale, values
 
 GOLDENS = pathlib.Path(__file__).parent / "goldens"
-SEEDS = {"sdxl": [1, 2, 3], "turbo": [1, 2, 3], "sd15": [1, 2, 3, 4], "sd21": [1, 2, 3], "inpaint": [1]}
+SEEDS = {"sdxl": [1, 2, 3], "turbo": [1, 2, 3], "sd15": [1, 2, 3, 4], "sd21": [1, 2, 3], "inpaint": [1], "refiner": [1], "xlinpaint": [1]}
+PICTURES_ONLY = ("refiner", "xlinpaint")  # their parts are those of the others
 PROMPTS = ["a photo of an astronaut riding a horse on mars!", "Blurry café 123, don't  (red:1.2)\n🙂"]
 
 
@@ -74,11 +76,13 @@ def component_goldens(folder):
 
 
 def publish(work):
-    """Puts every model's configs into goldens, and its folders with weights where they can be loaded."""
+    """Puts every model's configs into goldens, and its folders with weights where they can be loaded. Gives the shapes of
+    each model's tensors."""
+    all_shapes = {}
     for name, seeds in SEEDS.items():
         into = GOLDENS / name
         shutil.rmtree(into, ignore_errors=True)
-        tensors = models.publish(name, into)
+        tensors = all_shapes[name] = models.publish(name, into)
         (into / "tensors.json").write_text(
             "{\n" + ",\n".join(
                 f" {json.dumps(part)}: {{\n" + ",\n".join(f"  {json.dumps(t)}: {json.dumps(s)}" for t, s in shapes.items()) + "\n }"
@@ -91,6 +95,7 @@ def publish(work):
             if (into / part).exists():
                 shutil.rmtree(GOLDENS / part, ignore_errors=True)
                 (into / part).rename(GOLDENS / part)
+    return all_shapes
 
 
 def versions():
@@ -103,17 +108,19 @@ def versions():
 
 @torch.no_grad()
 def main():
-    wanted = sys.argv[1:] or ["components", "pictures", "schedulers", "noise"]
+    wanted = sys.argv[1:] or ["components", "pictures", "lora", "schedulers", "noise"]
     GOLDENS.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as work:
         work = pathlib.Path(work)
-        if {"components", "pictures"} & set(wanted):
-            publish(work)
+        if {"components", "pictures", "lora"} & set(wanted):
+            shapes = publish(work)
             for name, seeds in SEEDS.items():
-                for seed in seeds:
+                for seed in seeds if name not in PICTURES_ONLY else []:
                     save_file(component_goldens(work / f"{name}-{seed}"), GOLDENS / name / f"components-{seed}.safetensors")
         if "pictures" in wanted:
             pictures.make(work, GOLDENS)
+        if "lora" in wanted:
+            lora.make(work, GOLDENS, shapes)
         if "schedulers" in wanted:
             schedulers.make(GOLDENS)
         if "noise" in wanted:

@@ -139,6 +139,14 @@ def configs(name, tokens):
             unet=unet(**SD_UNET, attention_head_dim=[2, 2, 4, 4], use_linear_projection=True, upcast_attention=True,
                       dual_cross_attention=False, only_cross_attention=False),
         ),
+        # reads with its second encoder alone, and is told a score of beauty instead of a target size
+        "refiner": {part: own for part, own in xl.items() if part != "text_encoder"} | dict(
+            model_index=index("StableDiffusionXLImg2ImgPipeline", "EulerDiscreteScheduler", True, text_encoder=[None, None],
+                              tokenizer=[None, None], requires_aesthetics_score=True, force_zeros_for_empty_prompt=False),
+            unet=unet(**SDXL_UNET | dict(cross_attention_dim=32, projection_class_embeddings_input_dim=24 + 5 * 8)),
+        ),
+        "xlinpaint": xl | dict(model_index=index("StableDiffusionXLInpaintPipeline", "EulerDiscreteScheduler", True),
+                               unet=unet(**SDXL_UNET) | dict(in_channels=9)),
         "inpaint": one | dict(model_index=index("StableDiffusionInpaintPipeline", "PNDMScheduler", False),
                               unet=plain | dict(in_channels=9)),
         "mid": xl | dict(
@@ -171,7 +179,7 @@ def publish(name, folder):
     for file, content in files.items():
         write(folder / file, content)
     for part in ("tokenizer", "tokenizer_2"):
-        if part in parts:
+        if parts.get(part, [None])[0]:
             special = {"bos_token": BEGIN, "eos_token": END, "unk_token": END, "pad_token": "!" if part == "tokenizer_2" else END}
             write(folder / part / "vocab.json", {token: i for i, token in enumerate(tokens)})
             write(folder / part / "merges.txt", "#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges))

@@ -43,6 +43,10 @@ def cases():
         yield f"{model}-mask-full", model, 1, image | {"mask": "mask.png", "strength": 1.0}, {}
         yield f"{model}-mask-ancestral", model, 1, image | {
             "mask": "mask.png", "strength": 0.8, "scheduler": "EulerAncestralDiscreteScheduler"}, {}
+    yield "refiner", "refiner", 1, image | {"strength": 0.3}, {}
+    yield "refiner-negative", "refiner", 1, image | {"negative_prompt": "a dark blurry painting"}, {}
+    yield "xlinpaint", "xlinpaint", 1, image | {"mask": "mask.png", "strength": 0.9999}, {}
+    yield "xlinpaint-part", "xlinpaint", 1, image | {"mask": "mask.png", "strength": 0.7, "scheduler": "DPMSolverMultistepScheduler"}, {}
     yield "inpaint", "inpaint", 1, image | {"mask": "mask.png", "strength": 1.0}, {}
     yield "inpaint-part", "inpaint", 1, image | {"mask": "mask.png", "strength": 0.7, "scheduler": "DDIMScheduler"}, {}
     # a config of before these keys were known, which StableDiffusionPipeline mends and StableDiffusionXLPipeline does not

@@ -11,7 +11,7 @@ use futures::stream::FuturesUnordered;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::model::thread::EngineThread;
+use crate::model::thread::{EngineThread, finish};
 use crate::model::{Item, Product, Request, RunError};
 use crate::slots::Outlook;
 
@@ -165,13 +165,21 @@ async fn feed<R: Request>(engine: EngineThread<R>, most: usize, mut receiver: mp
     }
 }
 
+/// Ends when the engine is done with the request; its files are made while the next one has its place.
 async fn join<R: Request>(engine: &EngineThread<R>, waiting: Waiting<R>, free_since: Instant) {
     let Waiting { item, since, done, .. } = waiting;
     let began = Instant::now();
     let (result, share) = engine.join(item).await;
     let could_begin = since.max(free_since).min(began);
-    // a job that was given up waits no longer
-    drop(done.send(Done { result, began, took: began.elapsed(), share, since, could_begin }));
+    let rest = async move {
+        let result = match result {
+            Ok(left) => finish(left).await,
+            Err(error) => Err(error),
+        };
+        // a job that was given up waits no longer
+        drop(done.send(Done { result, began, took: began.elapsed(), share, since, could_begin }));
+    };
+    tokio::spawn(rest);
 }
 
 impl<R> Waiting<R> {
@@ -232,7 +240,16 @@ fn split<R: Request>(waiting: Vec<Waiting<R>>, key: u64, size: usize) -> (Vec<Wa
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+    use std::pin::Pin;
+    use std::sync::{Arc, Mutex};
+
+    use serde_json::{Map, Value};
+
     use super::*;
+    use crate::metrics::Metrics;
+    use crate::model::stepwise::{Stepped, Stepwise, Ticket, run_all};
+    use crate::model::{Engine, Input, InvalidInput, Progress};
 
     type Row = (&'static str, Vec<(u64, Instant)>, u64, Choice);
 
@@ -263,5 +280,145 @@ mod tests {
         for (name, waiting, now, wanted) in table {
             assert_eq!(choose(&waiting, limits, at(now)), wanted, "{name}");
         }
+    }
+
+    /// A request that takes so many steps.
+    #[derive(Debug)]
+    struct Steps(u64);
+
+    impl Request for Steps {
+        fn decode(_: &Input, _: &Map<String, Value>, seed: u64) -> Result<Self, InvalidInput> {
+            Ok(Self(seed))
+        }
+
+        fn batch_key(&self) -> u64 {
+            0
+        }
+    }
+
+    /// What a stepper did: the requests in the order in which they joined, and the most that shared a step.
+    #[derive(Debug, Default)]
+    struct Log {
+        joined: Vec<u64>,
+        most: usize,
+    }
+
+    /// Takes its first step when it is told to go.
+    struct Stepper {
+        go: Option<std::sync::mpsc::Receiver<()>>,
+        left: BTreeMap<Ticket, (Item<Steps>, u64)>,
+        log: Arc<Mutex<Log>>,
+    }
+
+    impl Engine for Stepper {
+        type Request = Steps;
+
+        fn warm_up(&mut self) -> Result<(), RunError> {
+            Ok(())
+        }
+
+        fn run(&mut self, batch: &[Item<Steps>]) -> Vec<Result<Product, RunError>> {
+            run_all(self, batch)
+        }
+
+        fn stepwise(&mut self) -> Option<&mut dyn Stepwise<Steps>> {
+            Some(self)
+        }
+    }
+
+    impl Stepwise<Steps> for Stepper {
+        fn begin(&mut self, item: Item<Steps>) -> Result<Ticket, RunError> {
+            let steps = item.request.0;
+            let mut log = self.log.lock().unwrap();
+            log.joined.push(steps);
+            let ticket = Ticket(log.joined.len() as u64);
+            self.left.insert(ticket, (item, steps));
+            Ok(ticket)
+        }
+
+        fn step(&mut self, tickets: &[Ticket]) -> Vec<Stepped> {
+            if let Some(go) = self.go.take() {
+                go.recv().unwrap();
+            }
+            let mut log = self.log.lock().unwrap();
+            log.most = log.most.max(tickets.len());
+            let one = |ticket: &Ticket| {
+                let (item, left) = self.left.get_mut(ticket).unwrap();
+                *left -= 1;
+                let steps = item.request.0;
+                if *left == 0 {
+                    return Stepped::Ended(Ok(Box::new(move || {
+                        Ok(Product { seed: Some(steps), ..Product::default() })
+                    })));
+                }
+                Stepped::Running(Progress { step: (steps - *left) as u32, steps: steps as u32 })
+            };
+            tickets.iter().map(one).collect()
+        }
+
+        fn forget(&mut self, ticket: Ticket) {
+            self.left.remove(&ticket);
+        }
+    }
+
+    /// A batcher over a stepper that waits for its go.
+    async fn stepper(max_size: usize) -> (Batcher<Steps>, std::sync::mpsc::Sender<()>, Arc<Mutex<Log>>) {
+        let (go, told) = std::sync::mpsc::channel();
+        let log = Arc::new(Mutex::new(Log::default()));
+        let engine = Stepper { go: Some(told), left: BTreeMap::new(), log: Arc::clone(&log) };
+        let text =
+            "consumer: {namespace: a, name: b}\nqueue: {url: 'http://h/0/q'}\nmodel: {task: Echo}\noutput: {bucket: b}";
+        let metrics = Arc::new(Metrics::new(&serde_yaml::from_str(text).unwrap()));
+        let thread = EngineThread::start(move || Ok(engine), metrics).await.unwrap();
+        let limits = Limits { max_size, max_wait: Duration::from_hours(1) };
+        (Batcher::start(thread, limits, Outlook::default()), go, log)
+    }
+
+    /// Lets every task come to where it has to wait for the engine.
+    async fn settle(mut requests: Pin<&mut impl Future>) {
+        for _ in 0..100 {
+            assert!(futures::poll!(requests.as_mut()).is_pending());
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn an_engine_with_steps_is_fed_by_rank_up_to_its_limit() {
+        let (batcher, go, log) = stepper(2).await;
+        let run = |steps, priority| batcher.run(Item::new(Steps(steps)), priority);
+        let requests = async { tokio::join!(run(5, 0), run(4, 0), run(3, -1), run(2, 0), run(1, 1)) };
+        tokio::pin!(requests);
+        settle(requests.as_mut()).await;
+        go.send(()).unwrap();
+        let (five, four, three, two, one) = requests.await;
+        for (done, steps) in [(five, 5), (four, 4), (three, 3), (two, 2), (one, 1)] {
+            assert_eq!(done.result.unwrap().seed, Some(steps));
+            assert!(done.since <= done.could_begin && done.could_begin <= done.began);
+        }
+        let log = log.lock().unwrap();
+        assert_eq!((log.joined[0] + log.joined[1], &log.joined[2..]), (9, &[1, 2, 3][..]));
+        assert_eq!(log.most, 2);
+    }
+
+    #[tokio::test]
+    async fn one_that_is_cancelled_while_it_waits_never_joins() {
+        let (batcher, go, log) = stepper(1).await;
+        let unwanted = Item::new(Steps(2));
+        let cancel = unwanted.cancel.clone();
+        let requests = async {
+            tokio::join!(
+                batcher.run(Item::new(Steps(3)), 0),
+                batcher.run(unwanted, 0),
+                batcher.run(Item::new(Steps(1)), 0)
+            )
+        };
+        tokio::pin!(requests);
+        settle(requests.as_mut()).await;
+        cancel.cancel();
+        go.send(()).unwrap();
+        let (first, unwanted, last) = requests.await;
+        assert!(first.result.is_ok() && last.result.is_ok());
+        assert_eq!(unwanted.result, Err(RunError::Cancelled));
+        assert_eq!(log.lock().unwrap().joined, [3, 1]);
     }
 }

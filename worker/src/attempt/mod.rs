@@ -325,12 +325,19 @@ impl<R: Request> Pipeline<R> {
 
         let uploading = Instant::now();
         let seed = products.first().and_then(|p| p.seed);
+        let parameters = products.iter().map(|p| p.parameters.clone()).filter(|p| !p.is_empty()).collect();
         let uploaded = self.upload(attempt, head, products, work.retried).await;
         let (outputs, value) = uploaded.map_err(|error| error.failure(attempt.reason()))?;
         work.span.phase(Phase::Upload, uploading);
         timings.upload_seconds = uploading.elapsed().as_secs_f64();
         timings.total_seconds = seconds_between(attempt.message.sent_at, Timestamp::now());
-        let record = ResultRecord { outputs, value, seed, ..self.record(attempt, head, JobStatus::Completed, timings) };
+        let record = ResultRecord {
+            outputs,
+            value,
+            seed,
+            parameters,
+            ..self.record(attempt, head, JobStatus::Completed, timings)
+        };
         let committing = Instant::now();
         let committed = self.store.commit(&record, attempt.give_up).await.map_err(|GivenUp| attempt.reason())?;
         let (outcome, record) = match committed {
@@ -352,9 +359,18 @@ impl<R: Request> Pipeline<R> {
         let (previews, mut shown) = mpsc::channel(1);
         let way = Way::new(requests.len(), Some(previews));
         self.state.follow(&attempt.message.receipt_handle, &way);
+        let last = requests.len().saturating_sub(1);
         let run = |(index, request)| {
-            let hook = Some(way.hook(index));
-            self.batcher.run(Item { request: Arc::new(request), cancel: cancel.clone(), hook }, head.priority)
+            let (hook, cancel) = (Some(way.hook(index)), cancel.clone());
+            let item = Item { request: Arc::new(request), cancel: cancel.clone(), hook, is_last: index == last };
+            async move {
+                let done = self.batcher.run(item, head.priority).await;
+                // what is found invalid only now fails the job, whatever the others come to
+                if matches!(done.result, Err(RunError::Invalid(_))) {
+                    cancel.cancel();
+                }
+                done
+            }
         };
         let all = join_all(requests.into_iter().enumerate().map(run));
         let previews = async {
@@ -456,18 +472,20 @@ fn reused(head: &JobHead) -> Failure {
     Failure::Invalid { code: JOB_ID_REUSED, error: InvalidInput::field("job_id", what) }
 }
 
-/// Every request's product, or the failure that decides for the job.
+/// Every request's product, or the failure that decides for the job: an invalid request, for which the others were
+/// cancelled, before all else.
 fn products(job: &Job, done: Vec<Done>, attempt: &Attempt<'_>) -> Result<Vec<Product>, Failure> {
     let mut products = Vec::with_capacity(done.len());
     let mut failure = None;
     for (index, one) in done.into_iter().enumerate() {
         match one.result {
             Ok(product) => products.push(product),
-            Err(RunError::Cancelled) => return Err(attempt.reason()),
             Err(RunError::Invalid(error)) => return Err(job.at(index, error).into()),
-            Err(RunError::Model(why)) => failure = Some(Failure::Model(why)),
+            Err(RunError::Cancelled) => failure = Some(attempt.reason()),
+            Err(RunError::Model(why)) => failure = failure.or(Some(Failure::Model(why))),
             Err(RunError::OutOfMemory(why)) => {
-                failure = Some(Failure::Model(format!("out of memory, even alone in its batch: {why}")));
+                let why = format!("out of memory, even alone in its batch: {why}");
+                failure = failure.or(Some(Failure::Model(why)));
             }
         }
     }

@@ -57,6 +57,7 @@ impl<R: Request> Pipeline<R> {
             trace_id: head.trace.as_ref().map(|trace| trace.trace_id.clone()),
             timings,
             seed: None,
+            parameters: Vec::new(),
             started_at: rfc3339(message.received_at),
             finished_at: rfc3339(Timestamp::now()),
             metadata: head.metadata.clone(),

@@ -58,10 +58,31 @@ impl<'a> Fields<'a> {
 
     /// A text.
     pub fn text(&mut self, names: Names) -> Result<Option<String>, InvalidInput> {
+        self.parsed(names, |text| Ok(text.to_owned()))
+    }
+
+    /// A text that `parse` understands, or says why it does not.
+    pub fn parsed<T>(
+        &mut self,
+        names: Names,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Result<Option<T>, InvalidInput> {
         self.read(names, |value| match value {
-            Value::String(text) => Ok(text.clone()),
+            Value::String(text) => parse(text),
             other => Err(format!("must be a text, not {}", describe(other))),
         })
+    }
+
+    /// As [`Fields::parsed`], of a field that a consumer's defaults cannot have: it is another one for every job.
+    pub fn of_the_job<T>(
+        &mut self,
+        names: Names,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Result<Option<T>, InvalidInput> {
+        match find(self.defaults, names, &format!("{DEFAULTS}."))? {
+            Some(Found { name, .. }) => Err(InvalidInput::field(name, "is a job's own; remove it here")),
+            None => self.parsed(names, parse),
+        }
     }
 
     /// An integer within `range`; `4.0` is one too.
@@ -110,6 +131,12 @@ impl<'a> Fields<'a> {
             Some(Found { name, .. }) => Err(InvalidInput::field(name, why)),
             None => find(self.defaults, names, &format!("{DEFAULTS}.")).map(|_| ()),
         }
+    }
+
+    /// What the job calls a field; its first name where the job does not have it.
+    pub fn named(&self, names: Names) -> &'static str {
+        let said = names.iter().find(|name| self.job.get(**name).is_some_and(|value| !value.is_null()));
+        said.or(names.first()).copied().unwrap_or_default()
     }
 
     /// Whether the job itself has a field, and not its consumer's defaults.

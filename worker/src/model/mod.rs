@@ -103,6 +103,8 @@ pub struct Product {
     pub value: Option<Value>,
     /// The seed that was used, where the task has one.
     pub seed: Option<u64>,
+    /// How it was computed, in the words of jobs, with what they left open; nothing where the task has no such words.
+    pub parameters: Map<String, Value>,
 }
 
 /// Why a request that was valid did not give a product.
@@ -165,18 +167,25 @@ pub struct Item<R> {
     pub cancel: Cancel,
     /// Who wants to know how far it is.
     pub hook: Option<Arc<dyn Hook>>,
+    /// Whether it is the last of its job: when it ends, the worker has a place for another job.
+    pub is_last: bool,
 }
 
 impl<R> Item<R> {
     /// A request that nobody will cancel or follow.
     pub fn new(request: R) -> Self {
-        Self { request: Arc::new(request), cancel: Cancel::default(), hook: None }
+        Self { request: Arc::new(request), cancel: Cancel::default(), hook: None, is_last: true }
     }
 }
 
 impl<R> Clone for Item<R> {
     fn clone(&self) -> Self {
-        Self { request: Arc::clone(&self.request), cancel: self.cancel.clone(), hook: self.hook.clone() }
+        Self {
+            request: Arc::clone(&self.request),
+            cancel: self.cancel.clone(),
+            hook: self.hook.clone(),
+            is_last: self.is_last,
+        }
     }
 }
 

@@ -31,6 +31,7 @@ struct Running {
     answer: oneshot::Sender<Joined>,
     share: Duration,
     progress: Progress,
+    is_last: bool,
 }
 
 /// An engine with the requests that it runs.
@@ -58,13 +59,13 @@ impl<'a, R> Session<'a, R> {
 
     /// Takes a request in for the next step.
     pub(super) fn admit(&mut self, item: Item<R>, answer: oneshot::Sender<Joined>) {
-        let began = Instant::now();
+        let (began, is_last) = (Instant::now(), item.is_last);
         let begun = catch_unwind(AssertUnwindSafe(|| self.engine.begin(item)));
         let begun = begun.unwrap_or_else(|panic| Err(crashed(panic.as_ref())));
         let share = began.elapsed();
         self.metrics.device(Device::Busy, share.as_secs_f64());
         match begun {
-            Ok(ticket) => self.running.push(Running { ticket, answer, share, progress: Progress::default() }),
+            Ok(ticket) => self.running.push(Running { ticket, answer, share, progress: Progress::default(), is_last }),
             // whoever asked may have given up
             Err(error) => drop(answer.send(Joined { result: Err(error), share })),
         }
@@ -89,7 +90,7 @@ impl<'a, R> Session<'a, R> {
         self.tell_ends(took.as_secs_f64());
     }
 
-    /// Tells when each request is expected to end: so many steps, and the one that finishes it.
+    /// Tells when each job is expected to end, by its last request: so many steps, and the one that finishes it.
     fn tell_ends(&mut self, took: f64) {
         let pace = self.pace.map_or(took, |pace| pace * (1.0 - NEWEST) + took * NEWEST);
         self.pace = Some(pace);
@@ -98,7 +99,7 @@ impl<'a, R> Session<'a, R> {
             let left = one.progress.steps.saturating_sub(one.progress.step) + 1;
             now + Duration::from_secs_f64(pace * f64::from(left))
         };
-        self.ends.send_replace(self.running.iter().map(end).collect());
+        self.ends.send_replace(self.running.iter().filter(|one| one.is_last).map(end).collect());
     }
 }
 
@@ -206,6 +207,21 @@ mod tests {
         assert_eq!(seed(&mut long), Ok(Some(3)));
         assert!(!session.is_running() && expected.borrow().is_empty());
         assert_eq!(engine.sizes, [1, 2, 2, 1]);
+    }
+
+    #[test]
+    fn a_place_is_expected_when_the_last_request_of_a_job_ends() {
+        let (metrics, mut engine) = (metrics(), Counter::default());
+        let (ends, expected) = watch::channel(Vec::new());
+        let mut session = Session::new(&mut engine, &metrics, &ends);
+        let answers = [(4, false), (9, false), (5, true)].map(|(number, is_last)| {
+            let (answer, joined) = oneshot::channel();
+            session.admit(Item { is_last, ..Item::new(number) }, answer);
+            joined
+        });
+        session.step();
+        assert_eq!(expected.borrow().len(), 1);
+        drop(answers);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::session::{Joined, Session};
+use super::stepwise::Finish;
 use super::{Engine, Item, LoadError, Product, Request, RunError};
 use crate::metrics::{Device, Metrics};
 
@@ -87,7 +88,7 @@ impl<R: Request> EngineThread<R> {
         self.revision.as_deref()
     }
 
-    /// Of an engine that is run step by step: when each request that it runs is expected to end. None of one that is
+    /// Of an engine that is run step by step: when each job that it runs is expected to end. None of one that is
     /// given batches.
     pub fn ends(&self) -> Option<watch::Receiver<Vec<Instant>>> {
         self.ends.clone()
@@ -104,23 +105,24 @@ impl<R: Request> EngineThread<R> {
         ran.await.unwrap_or_else(|_| gone())
     }
 
-    /// Runs one request on an engine that knows steps; it joins those that run already.
-    pub async fn join(&self, item: Item<R>) -> (Result<Product, RunError>, Duration) {
+    /// Runs one request on an engine that knows steps; it joins those that run already. What is left to do for its product
+    /// is for [`finish`], when the engine has gone on.
+    pub async fn join(&self, item: Item<R>) -> (Result<Finish, RunError>, Duration) {
         let (answer, joined) = oneshot::channel();
         if self.calls.send(Call::Join(item, answer)).await.is_err() {
             return (Err(ended()), Duration::ZERO);
         }
         match joined.await {
             Err(_) => (Err(ended()), Duration::ZERO),
-            Ok(Joined { result: Err(error), share }) => (Err(error), share),
-            Ok(Joined { result: Ok(finish), share }) => {
-                // the engine goes on with its next step meanwhile
-                let finished = tokio::task::spawn_blocking(finish).await;
-                let crashed = |error| Err(RunError::Model(format!("the result could not be written: {error}")));
-                (finished.unwrap_or_else(crashed), share)
-            }
+            Ok(Joined { result, share }) => (result, share),
         }
     }
+}
+
+/// Does what is left for a product, on a thread for such work.
+pub async fn finish(left: Finish) -> Result<Product, RunError> {
+    let finished = tokio::task::spawn_blocking(left).await;
+    finished.unwrap_or_else(|error| Err(RunError::Model(format!("the result could not be made: {error}"))))
 }
 
 fn ended() -> RunError {
@@ -280,5 +282,13 @@ mod tests {
         assert!(results[0].is_ok());
         assert_eq!(results[1], Err(RunError::Model("the model crashed: crash on 66".into())));
         assert_eq!(sizes, [2, 1, 1]);
+    }
+
+    #[tokio::test]
+    async fn what_crashes_after_the_engine_is_an_error_too() {
+        let (good, bad): (Finish, Finish) = (Box::new(|| Ok(Product::default())), Box::new(|| panic!("no memory")));
+        assert_eq!(finish(good).await, Ok(Product::default()));
+        let error = finish(bad).await.unwrap_err().to_string();
+        assert!(error.starts_with("the result could not be made"), "{error}");
     }
 }

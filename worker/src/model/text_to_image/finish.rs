@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use candle_core::{Result as CandleResult, Tensor};
+use serde_json::{Map, Value};
 
+use super::lora;
 use super::picture::{self, Format};
 use super::pipeline::Pipeline;
-use super::png::{self, Parameters};
+use super::png;
 use super::request::TextToImageRequest;
 use crate::model::{Output, Product, RunError};
 
@@ -31,6 +33,8 @@ pub(super) struct Told {
     pub(super) strength: Option<f64>,
     /// diffusers' name of it.
     pub(super) scheduler: String,
+    /// Merged into the weights.
+    pub(super) loras: Vec<lora::Choice>,
 }
 
 impl Made {
@@ -65,31 +69,48 @@ impl Made {
 impl Told {
     /// The files of a job's pictures.
     pub(super) fn product(&self, made: Vec<Made>) -> Result<Product, RunError> {
-        let outputs = (0..).zip(made).map(|(index, made)| self.file(index, &made));
+        let parameters = self.parameters()?;
+        let outputs = (0..).zip(made).map(|(index, made)| self.file(index, &made, &parameters));
         let outputs = outputs.collect::<Result<_, _>>()?;
-        Ok(Product { outputs, value: None, seed: Some(self.request.seed) })
+        Ok(Product { outputs, parameters, seed: Some(self.request.seed), ..Product::default() })
     }
 
-    fn file(&self, index: u32, made: &Made) -> Result<Output, RunError> {
+    /// How the pictures were made, in the words of jobs.
+    fn parameters(&self) -> Result<Map<String, Value>, RunError> {
+        let request = &self.request;
+        let rescale = Some(request.guidance_rescale).filter(|rescale| *rescale > 0.0);
+        let loras = Some(&self.loras).filter(|loras| !loras.is_empty());
+        let loras = loras.map(serde_json::to_value).transpose();
+        let loras = loras.map_err(|error| RunError::Model(format!("cannot describe the picture: {error}")))?;
+        let parameters: [(&str, Option<Value>); 11] = [
+            ("width", Some(self.width.into())),
+            ("height", Some(self.height.into())),
+            ("steps", Some(request.steps.into())),
+            ("guidance_scale", Some(self.guidance_scale.into())),
+            ("guidance_rescale", rescale.map(Value::from)),
+            ("strength", self.strength.map(Value::from)),
+            ("seed", Some(request.seed.into())),
+            ("num_images", Some(request.num_images.into())),
+            ("scheduler", Some(self.scheduler.as_str().into())),
+            ("prompt_weights", request.prompt_weights.then_some(true.into())),
+            ("lora", loras),
+        ];
+        Ok(parameters.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect())
+    }
+
+    fn file(&self, index: u32, made: &Made, parameters: &Map<String, Value>) -> Result<Output, RunError> {
         let request = &self.request;
         let pixels = made.bytes()?;
         let (width, height) = (made.width as u32, made.height as u32);
         let body = match request.format {
             Format::Png => {
-                let parameters = Parameters {
-                    prompt: &request.prompt,
-                    negative_prompt: request.negative_prompt.as_deref(),
-                    width: self.width,
-                    height: self.height,
-                    steps: request.steps,
-                    guidance_scale: self.guidance_scale,
-                    guidance_rescale: Some(request.guidance_rescale).filter(|rescale| *rescale > 0.0),
-                    strength: self.strength,
-                    seed: request.seed,
-                    index,
-                    scheduler: &self.scheduler,
-                };
-                png::encode(&pixels, &parameters).map_err(|error| error.to_string())
+                let mut parameters = parameters.clone();
+                parameters.insert("prompt".into(), request.prompt.as_str().into());
+                if let Some(negative) = &request.negative_prompt {
+                    parameters.insert("negative_prompt".into(), negative.as_str().into());
+                }
+                parameters.insert("index".into(), index.into());
+                png::encode(&pixels, width, height, &parameters).map_err(|error| error.to_string())
             }
             Format::Jpeg(quality) => picture::jpeg(&pixels, width, height, quality).map_err(|error| error.to_string()),
             Format::WebP => picture::webp(&pixels, width, height).map_err(|error| error.to_string()),

@@ -35,14 +35,19 @@ impl<'a> Folder<'a> {
         self.path(file).is_file()
     }
 
-    /// Reads a small file. `file` is relative to the folder, as messages name it.
-    pub(super) fn read(&self, file: &str) -> Result<Vec<u8>, LoadError> {
+    /// The path of a file that must be there and small. `file` is relative to the folder, as messages name it.
+    pub(super) fn small(&self, file: &str) -> Result<PathBuf, LoadError> {
         let path = self.path(file);
         let bytes = std::fs::metadata(&path).map_err(|error| unreadable(file, &error))?.len();
         if bytes > MAX_SMALL {
             return Err(corrupt(file, &format!("it has {bytes} bytes; {MAX_SMALL} is the most")));
         }
-        std::fs::read(path).map_err(|error| unreadable(file, &error))
+        Ok(path)
+    }
+
+    /// Reads a small file. `file` is relative to the folder, as messages name it.
+    pub(super) fn read(&self, file: &str) -> Result<Vec<u8>, LoadError> {
+        std::fs::read(self.small(file)?).map_err(|error| unreadable(file, &error))
     }
 
     /// Reads a JSON file. `file` is relative to the folder, as messages name it.

@@ -7,8 +7,8 @@ use millrace_api::{Device as DeviceChoice, Precision};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::job::check_defaults;
 use super::folder::{Folder, corrupt, unsupported};
+use super::job::check_defaults;
 use super::pipeline::{Family, Pipeline, Sdxl};
 use super::room::Room;
 use super::scheduler::Scheduler;
@@ -148,16 +148,14 @@ pub fn load(
         default_size: (rows * vae.scale(), columns * vae.scale()),
         unet: take("unet")?.build(dtype, &device, |vb| UNet::new(&vb, &unet, text_time))?,
         vae: load_vae(&folder, &vae, dtype, &device)?,
-        lora_scales: loras.iter().map(|lora| lora.scale).collect(),
+        loras,
         room: Room::new(&device),
         device,
         dtype,
     };
     // found now, rather than by every job
-    check_defaults(&pipeline, parameters).map_err(|error| LoadError {
-        reason: "InvalidParameters",
-        message: format!("model.parameters.{error}"),
-    })?;
+    check_defaults(&pipeline, parameters)
+        .map_err(|error| LoadError { reason: "InvalidParameters", message: format!("model.parameters.{error}") })?;
     Ok(TextToImage::new(pipeline))
 }
 

@@ -8,10 +8,12 @@ use std::path::{Component, Path};
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Result as CandleResult, Tensor};
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::folder::{Folder, corrupt, unsupported};
 use super::lora_names::{Key, Names, Part, split};
+use super::lora_settings::LoraSettings;
 use super::weights::Weights;
 use crate::model::{InvalidInput, LoadError};
 
@@ -21,9 +23,11 @@ const FOLDER: &str = "lora";
 const PARAMETER: &str = "model.parameters.lora";
 /// Largest scale, either way.
 const MOST_SCALE: f64 = 10.0;
+/// Endings of files that hold the same adapter in another number format.
+const FORMATS: [&str; 4] = [".fp16", ".bf16", ".fp32", ".f16"];
 
 /// An adapter that is to be merged.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct Choice {
     /// Relative to the model's folder.
     file: String,
@@ -59,9 +63,17 @@ impl Choice {
     }
 
     /// The adapters of a folder whose consumer chooses none: all that lie in `lora/`, as they are.
-    fn all(folder: &Folder) -> Vec<Self> {
-        let files = folder.safetensors(FOLDER).into_iter();
-        files.map(|file| Self { file: format!("{FOLDER}/{file}"), scale: 1.0 }).collect()
+    fn all(folder: &Folder) -> Result<Vec<Self>, LoadError> {
+        let mut files: BTreeMap<String, String> = BTreeMap::new();
+        for file in folder.safetensors(FOLDER) {
+            let stem = file.trim_end_matches(".safetensors");
+            let stem = FORMATS.iter().find_map(|format| stem.strip_suffix(format)).unwrap_or(stem).to_owned();
+            if let Some(other) = files.insert(stem, file.clone()) {
+                let what = format!("is the same adapter as {other}: remove one, or name one in {PARAMETER}");
+                return Err(unsupported(&format!("{FOLDER}/{file}"), &what));
+            }
+        }
+        Ok(files.into_values().map(|file| Self { file: format!("{FOLDER}/{file}"), scale: 1.0 }).collect())
     }
 }
 
@@ -99,7 +111,7 @@ pub(super) fn merge(
     chosen: Option<Vec<Choice>>,
     components: &mut [(&'static str, Weights)],
 ) -> Result<Vec<Choice>, LoadError> {
-    let choices = chosen.unwrap_or_else(|| Choice::all(folder));
+    let choices = chosen.map_or_else(|| Choice::all(folder), Ok)?;
     if choices.is_empty() {
         return Ok(choices);
     }
@@ -109,9 +121,11 @@ pub(super) fn merge(
         let in_folder = format!("{FOLDER}/{}", choice.file);
         let file = if folder.has(&choice.file) || !folder.has(&in_folder) { &choice.file } else { &in_folder };
         let source = Arc::new(folder.open_weights(file)?);
+        let settings = LoraSettings::read(folder, file, &source)?;
+        let adapter = Adapter { file, source: &source, settings: &settings, scale: choice.scale };
         for (place, pair) in pairs(file, &source, &names)? {
             let (component, weights) = &mut components[place.0];
-            let delta = delta(file, &source, pair, choice.scale, component, weights, &place.1)?;
+            let delta = adapter.delta(pair, component, weights, &place.1)?;
             weights.lay_over(&place.1, delta);
         }
         tracing::info!(file, scale = choice.scale, "a LoRA is merged");
@@ -148,50 +162,58 @@ fn pairs(file: &str, source: &Weights, names: &[Names]) -> Result<BTreeMap<(usiz
     Ok(found)
 }
 
-fn delta(
-    file: &str,
-    source: &Arc<Weights>,
-    pair: Pair,
+/// An adapter's file that is being merged.
+struct Adapter<'a> {
+    file: &'a str,
+    source: &'a Arc<Weights>,
+    settings: &'a LoraSettings,
     scale: f64,
-    component: &str,
-    weights: &Weights,
-    tensor: &str,
-) -> Result<Delta, LoadError> {
-    let (down, up) = match (pair.down, pair.up) {
-        (Some(down), Some(up)) => (down, up),
-        (down, up) => {
-            let alone = down.or(up).or(pair.alpha).unwrap_or_default();
-            return Err(corrupt(file, &format!("key {alone} lacks the other half of its pair")));
-        }
-    };
-    let shape = |weights: &Weights, name: &str| weights.shape(name).unwrap_or_default();
-    let (down_shape, up_shape, target) = (shape(source, &down), shape(source, &up), shape(weights, tensor));
-    let rank = down_shape.first().copied().unwrap_or(0);
-    let count = |shape: &[usize]| shape.iter().try_fold(1_usize, |count, side| count.checked_mul(*side));
-    let fits = down_shape.len() >= 2
-        && up_shape.len() >= 2
-        && rank > 0
-        && count(&up_shape[1..]) == Some(rank)
-        && up_shape.first() == target.first()
-        && count(&down_shape[1..]) == count(target.get(1..).unwrap_or_default());
-    if !fits {
-        return Err(unsupported(
-            file,
-            &format!("{down} {down_shape:?} and {up} {up_shape:?} do not fit {component}/{tensor} {target:?}"),
-        ));
-    }
-    let alpha = match pair.alpha {
-        None => rank as f64,
-        Some(key) => {
-            let alpha = source.read(&key, DType::F64, &Device::Cpu).and_then(|x| x.flatten_all()?.to_vec1::<f64>());
-            let alpha = alpha.map_err(|error| corrupt(file, &format!("{key}: {error}")))?;
-            match alpha.as_slice() {
-                [alpha] if alpha.is_finite() => *alpha,
-                _ => return Err(corrupt(file, &format!("{key} is not one finite number"))),
+}
+
+impl Adapter<'_> {
+    /// What a pair adds to `tensor`, which is one of `component`'s.
+    fn delta(&self, pair: Pair, component: &str, weights: &Weights, tensor: &str) -> Result<Delta, LoadError> {
+        let (down, up) = match (pair.down, pair.up) {
+            (Some(down), Some(up)) => (down, up),
+            (down, up) => {
+                let alone = down.or(up).or(pair.alpha).unwrap_or_default();
+                return Err(corrupt(self.file, &format!("key {alone} lacks the other half of its pair")));
             }
+        };
+        let shape = |weights: &Weights, name: &str| weights.shape(name).unwrap_or_default();
+        let (down_shape, up_shape, target) =
+            (shape(self.source, &down), shape(self.source, &up), shape(weights, tensor));
+        let rank = down_shape.first().copied().unwrap_or(0);
+        let count = |shape: &[usize]| shape.iter().try_fold(1_usize, |count, side| count.checked_mul(*side));
+        let fits = down_shape.len() >= 2
+            && up_shape.len() >= 2
+            && rank > 0
+            && count(&up_shape[1..]) == Some(rank)
+            && up_shape.first() == target.first()
+            && count(&down_shape[1..]) == count(target.get(1..).unwrap_or_default());
+        if !fits {
+            return Err(unsupported(
+                self.file,
+                &format!("{down} {down_shape:?} and {up} {up_shape:?} do not fit {component}/{tensor} {target:?}"),
+            ));
         }
-    };
-    Ok(Delta { source: Arc::clone(source), down, up, factor: scale * alpha / rank as f64 })
+        let rank = rank as f64;
+        let own = match pair.alpha {
+            Some(key) => self.alpha(&key)? / rank,
+            None => self.settings.scale(component, tensor.trim_end_matches(".weight"), rank),
+        };
+        Ok(Delta { source: Arc::clone(self.source), down, up, factor: self.scale * own })
+    }
+
+    /// An alpha that is a tensor of the file.
+    fn alpha(&self, key: &str) -> Result<f64, LoadError> {
+        let alpha = self.source.read(key, DType::F64, &Device::Cpu).and_then(|x| x.flatten_all()?.to_vec1::<f64>());
+        let alpha = alpha.map_err(|error| corrupt(self.file, &format!("{key}: {error}")))?;
+        match alpha.as_slice() {
+            [alpha] if alpha.is_finite() => Ok(*alpha),
+            _ => Err(corrupt(self.file, &format!("{key} is not one finite number"))),
+        }
+    }
 }
 
 /// Adapters over tensors, by the tensors' names.

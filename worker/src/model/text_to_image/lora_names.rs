@@ -147,11 +147,11 @@ fn original(layer: &str, per_block: usize) -> Option<String> {
         return Some(top.to_owned());
     }
     let parts: Vec<&str> = layer.split('.').collect();
-    let (prefix, kind, index, rest) = match parts.as_slice() {
+    let (prefix, kind, rest) = match parts.as_slice() {
         ["mid_block", kind, index, rest @ ..] => {
             let index: usize = index.parse().ok()?;
             let place = if *kind == "attentions" { 1 } else { index * 2 };
-            (format!("middle_block.{place}"), *kind, index, rest)
+            (format!("middle_block.{place}"), *kind, rest)
         }
         [way @ ("down_blocks" | "up_blocks"), block, kind, index, rest @ ..] => {
             let (block, index): (usize, usize) = (block.parse().ok()?, index.parse().ok()?);
@@ -165,11 +165,10 @@ fn original(layer: &str, per_block: usize) -> Option<String> {
                 // after the transformer where the block has one; the other numbering is added by nobody's tools
                 _ => "2",
             };
-            (format!("{way}.{place}.{inner}"), *kind, index, rest)
+            (format!("{way}.{place}.{inner}"), *kind, rest)
         }
         _ => return None,
     };
-    let _ = index;
     let rest = match (kind, rest) {
         ("resnets", [part]) => match *part {
             "norm1" => "in_layers.0",

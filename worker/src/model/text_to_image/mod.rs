@@ -11,6 +11,7 @@ mod job;
 mod load;
 mod lora;
 mod lora_names;
+mod lora_settings;
 mod make_model;
 mod noise;
 mod passes;
@@ -146,20 +147,27 @@ impl Stepwise<TextToImageRequest> for TextToImage {
     }
 
     fn step(&mut self, tickets: &[Ticket]) -> Vec<Stepped> {
+        // decoding takes as long as several steps: one job's at a time, so that the others do not wait for all
+        let mut may_finish = true;
         let to_go = |ticket: &&Ticket| self.jobs.get(*ticket).is_some_and(|job| !job.is_cancelled() && !job.is_done());
         let going: Vec<Ticket> = tickets.iter().filter(to_go).copied().collect();
         let mut advanced: BTreeMap<Ticket, Result<(), RunError>> = self.advance(&going).into_iter().collect();
-        let one = |ticket: &Ticket| match (advanced.remove(ticket), self.jobs.get(ticket)) {
-            (Some(Ok(())), Some(job)) => Stepped::Running(job.progress()),
-            (Some(Err(error)), _) => {
-                self.jobs.remove(ticket);
-                Stepped::Ended(Err(error))
-            }
-            _ => Stepped::Ended(match self.jobs.remove(ticket) {
-                Some(job) if job.is_cancelled() => Err(RunError::Cancelled),
-                Some(job) => alone(|| job.finish(&self.pipeline)),
-                None => Err(lost()),
-            }),
+        let one = |ticket: &Ticket| {
+            let Some(job) = self.jobs.get(ticket) else { return Stepped::Ended(Err(lost())) };
+            let (advanced, cancelled) = (advanced.remove(ticket), job.is_cancelled());
+            let ended = match advanced {
+                _ if cancelled => Err(RunError::Cancelled),
+                Some(Err(error)) => Err(error),
+                Some(Ok(())) => return Stepped::Running(job.progress()),
+                None if !may_finish => return Stepped::Running(job.progress()),
+                None => {
+                    may_finish = false;
+                    let Some(job) = self.jobs.remove(ticket) else { return Stepped::Ended(Err(lost())) };
+                    return Stepped::Ended(alone(|| job.finish(&self.pipeline)));
+                }
+            };
+            self.jobs.remove(ticket);
+            Stepped::Ended(ended)
         };
         tickets.iter().map(one).collect()
     }

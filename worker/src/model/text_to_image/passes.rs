@@ -5,10 +5,13 @@ use candle_core::{DType, Device, Error, Result, Tensor};
 use super::room::{Room, RowShape};
 use super::unet::{Conditioning, TextAndSizes, UNet};
 use super::weights::is_out_of_memory;
+use crate::model::Cancel;
 
 /// Rows of one job on one side of guidance: its pictures, all at one timestep with one text.
 #[derive(Debug)]
 pub(super) struct Block {
+    /// Looked at before each pass: a step of many pictures takes many.
+    pub(super) cancel: Cancel,
     /// (pictures, channels, height, width), in the model's number format.
     pub(super) latents: Tensor,
     pub(super) timestep: f32,
@@ -39,6 +42,7 @@ struct Piece {
 }
 
 /// Runs `blocks` through `unet`; each comes to its own output (pictures, channels, height, width) in f32, or its own error.
+/// What one comes to that is cancelled meanwhile is of no use.
 pub(super) fn run(unet: &UNet, room: &mut Room, blocks: &[Block]) -> Vec<Result<Tensor>> {
     let mut outputs: Vec<Result<Vec<Tensor>>> = blocks.iter().map(|_| Ok(Vec::new())).collect();
     let mut shapes: Vec<(RowShape, Vec<Piece>)> = Vec::new();
@@ -56,7 +60,11 @@ pub(super) fn run(unet: &UNet, room: &mut Room, blocks: &[Block]) -> Vec<Result<
     }
     for (shape, pieces) in shapes {
         let mut left = pieces;
-        while !left.is_empty() {
+        loop {
+            left.retain(|piece| !blocks[piece.block].cancel.is_cancelled());
+            if left.is_empty() {
+                break;
+            }
             let (now, later) = split(left, room.most(shape));
             left = later;
             let mut passes = Passes { unet, room: &mut *room, blocks, shape };
@@ -69,7 +77,12 @@ pub(super) fn run(unet: &UNet, room: &mut Room, blocks: &[Block]) -> Vec<Result<
             }
         }
     }
-    outputs.into_iter().map(|parts| parts.and_then(|parts| Tensor::cat(&parts, 0))).collect()
+    let whole = |parts: Vec<Tensor>| if parts.is_empty() { Err(cancelled()) } else { Tensor::cat(&parts, 0) };
+    outputs.into_iter().map(|parts| parts.and_then(whole)).collect()
+}
+
+fn cancelled() -> Error {
+    Error::Msg("cancelled between passes".into())
 }
 
 /// Takes the first `most` rows off.

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use candle_core::{DType, Device, Result as CandleResult, Tensor};
 
+use super::lora;
 use super::passes::{self, Block};
 use super::request::TextToImageRequest;
 use super::room::Room;
@@ -84,8 +85,8 @@ pub(super) struct Pipeline {
     pub(super) scale: usize,
     /// Height and width of a picture that names no size, in pixels.
     pub(super) default_size: (usize, usize),
-    /// Of the LoRAs that are merged into the weights.
-    pub(super) lora_scales: Vec<f64>,
+    /// The LoRAs that are merged into the weights.
+    pub(super) loras: Vec<lora::Choice>,
     pub(super) room: Room,
     pub(super) device: Device,
     pub(super) dtype: DType,
@@ -120,11 +121,12 @@ impl Pipeline {
     pub(super) fn check_lora(&self, request: &TextToImageRequest) -> Result<(), InvalidInput> {
         let Some(scale) = request.lora_scale else { return Ok(()) };
         let wrong = |message: String| Err(InvalidInput::field("lora_scale", message));
-        match self.lora_scales.iter().find(|merged| (**merged - scale).abs() > 1e-9) {
-            _ if self.lora_scales.is_empty() => wrong("is given, but no LoRA is merged into this model".into()),
+        match self.loras.iter().find(|merged| (merged.scale - scale).abs() > 1e-9) {
+            _ if self.loras.is_empty() => wrong("is given, but no LoRA is merged into this model".into()),
             Some(merged) => wrong(format!(
-                "must be {merged}: LoRAs are merged into the weights that all jobs share; set model.parameters.lora, or use \
-                 another consumer"
+                "must be {}: LoRAs are merged into the weights that all jobs share; set model.parameters.lora, or use \
+                 another consumer",
+                merged.scale
             )),
             None => Ok(()),
         }

@@ -6,14 +6,14 @@ use serde_json::{Map, Value};
 
 use super::lora;
 use super::picture::{Format, Picture};
-use crate::model::fields::Fields;
+use crate::model::fields::{Fields, Names};
 use crate::model::{Input, InvalidInput, Request};
 
 /// Steps of a job that names none: diffusers' default. Few-step models set theirs in `model.parameters`.
 const DEFAULT_STEPS: u64 = 50;
 
 /// Sides of a picture in pixels, and what they are a multiple of: pixels per latent in nearly every model.
-const MOST_SIDE: u64 = 2048;
+pub(super) const MOST_SIDE: u64 = 2048;
 const SIDE_STEP: u64 = 8;
 
 /// Longest prompt in bytes: many times what the encoders read.
@@ -126,18 +126,15 @@ fn bounded(field: &str, prompt: Option<String>) -> Result<Option<String>, Invali
 }
 
 fn source(fields: &mut Fields) -> Result<Option<Source>, InvalidInput> {
-    let (image, mask) = (&["image", "init_image"], &["mask", "mask_image"]);
-    let read = |text: Option<String>, field: &str| {
-        let picture = text.map(|text| Picture::read(&text).map_err(|error| InvalidInput::field(field, error)));
-        picture.transpose().map(|picture| picture.map(Arc::new))
-    };
+    const IMAGE: Names = &["image", "init_image"];
+    const MASK: Names = &["mask", "mask_image"];
     let said = fields.says(&["strength"]);
     let strength = fields.number(&["strength"], 0.0..=1.0)?;
-    let image = read(fields.text(image)?, image[0])?;
-    let mask = read(fields.text(mask)?, mask[0])?;
+    let image = fields.of_the_job(IMAGE, Picture::read)?.map(Arc::new);
+    let mask = fields.of_the_job(MASK, Picture::read)?.map(Arc::new);
     match (image, mask) {
         (Some(image), mask) => Ok(Some(Source { image, mask, strength })),
-        (None, Some(_)) => Err(InvalidInput::field("mask", "needs an image that it is the mask of")),
+        (None, Some(_)) => Err(InvalidInput::field(fields.named(MASK), "needs an image that it is the mask of")),
         (None, None) if said => Err(InvalidInput::field("strength", "needs an image to begin with")),
         (None, None) => Ok(None),
     }
@@ -146,17 +143,19 @@ fn source(fields: &mut Fields) -> Result<Option<Source>, InvalidInput> {
 fn format(fields: &mut Fields) -> Result<Format, InvalidInput> {
     // a consumer's own quality is for those of its jobs that ask for jpeg
     let said = fields.says(&["quality"]);
-    let quality = fields.integer(&["quality"], 1..=100)?;
-    let refuse = |format: &str| {
-        let error = || InvalidInput::field("quality", format!("is of jpeg; {format} is written without loss"));
-        if said { Err(error()) } else { Ok(()) }
-    };
-    match fields.text(&["format", "output_format"])?.as_deref() {
-        None | Some("png") => refuse("png").map(|()| Format::Png),
-        Some("webp") => refuse("webp").map(|()| Format::WebP),
-        Some("jpeg" | "jpg") => Ok(Format::Jpeg(quality.unwrap_or(DEFAULT_QUALITY) as u8)),
-        Some(other) => Err(InvalidInput::field("format", format!("must be png, jpeg or webp, not {other}"))),
+    let quality = fields.integer(&["quality"], 1..=100)?.unwrap_or(DEFAULT_QUALITY) as u8;
+    let format = fields.parsed(&["format", "output_format"], |text| match text {
+        "png" => Ok(Format::Png),
+        "webp" => Ok(Format::WebP),
+        "jpeg" | "jpg" => Ok(Format::Jpeg(quality)),
+        other => Err(format!("must be png, jpeg or webp, not {other}")),
+    })?;
+    let format = format.unwrap_or_default();
+    if said && !matches!(format, Format::Jpeg(_)) {
+        let message = format!("is of jpeg; {} is written without loss", format.extension());
+        return Err(InvalidInput::field("quality", message));
     }
+    Ok(format)
 }
 
 /// Whether a consumer's `model.parameters` are right for this task.
@@ -206,14 +205,8 @@ mod tests {
     fn a_text_is_a_prompt_with_the_consumers_settings() {
         let request = decode(json!("a cat"), json!({"num_inference_steps": 4, "guidance_scale": 0})).unwrap();
         let plain = TextToImageRequest::smallest("a cat", 8, 8);
-        let settings = TextToImageRequest {
-            width: None,
-            height: None,
-            steps: 4,
-            guidance_scale: Some(0.0),
-            seed: 11,
-            ..plain
-        };
+        let settings =
+            TextToImageRequest { width: None, height: None, steps: 4, guidance_scale: Some(0.0), seed: 11, ..plain };
         assert_eq!(request, settings);
     }
 
@@ -250,8 +243,11 @@ mod tests {
             (json!({"prompt": "x", "guidance_rescale": 2}), "guidance_rescale"),
             (json!({"prompt": "x", "strength": 0.5}), "strength"),
             (json!({"prompt": "x", "mask": white()}), "mask"),
+            (json!({"prompt": "x", "mask_image": white()}), "mask_image"),
             (json!({"prompt": "x", "image": "no"}), "image"),
+            (json!({"prompt": "x", "init_image": "no"}), "init_image"),
             (json!({"prompt": "x", "format": "gif"}), "format"),
+            (json!({"prompt": "x", "output_format": "gif"}), "output_format"),
             (json!({"prompt": "x", "quality": 50}), "quality"),
             (json!({"prompt": "x", "format": "jpeg", "quality": 0}), "quality"),
             (json!({"prompt": "x", "lora": []}), "lora"),
@@ -268,5 +264,9 @@ mod tests {
         assert_eq!(check(json!({"steps": 4, "guidance_scale": 0.0})), Ok(()));
         assert_eq!(check(json!({"steps": 0})).unwrap_err().field.as_deref(), Some("model.parameters.steps"));
         assert_eq!(check(json!({"step": 4})).unwrap_err().field.as_deref(), Some("model.parameters.step"));
+        let error = check(json!({"init_image": white()})).unwrap_err();
+        assert_eq!(error.field.as_deref(), Some("model.parameters.init_image"), "{error}");
+        let error = decode(json!("x"), json!({"image": white()})).unwrap_err();
+        assert_eq!(error.field.as_deref(), Some("model.parameters.image"), "{error}");
     }
 }

@@ -84,6 +84,9 @@ fn a_made_model_makes_pictures_of_the_size_asked_for() {
         assert!(pixels.iter().any(|value| *value != pixels[0]), "a flat picture");
         assert_eq!((product.outputs[0].extension, product.outputs[0].content_type), ("png", "image/png"));
         assert_eq!(product.seed, Some(1));
+        let (told, seed) = (&product.parameters, product.seed.unwrap());
+        assert_eq!((&told["width"], &told["height"], &told["seed"]), (&size.0.into(), &size.1.into(), &seed.into()));
+        assert_eq!(told["scheduler"], "EulerDiscreteScheduler");
     }
 }
 
@@ -208,6 +211,28 @@ fn files_are_of_the_kind_that_was_asked_for() {
             assert!(planes(&output.body) == exact, "{format} is without loss");
         }
     }
+}
+
+#[test]
+fn a_png_says_how_it_was_made() {
+    let (_dir, model) = made();
+    let mut engine = load_cpu(&model).unwrap();
+    let input = json!({
+        "prompt": "a (red:1.2) cat", "negative_prompt": "一只狗", "prompt_weights": true, "steps": 1, "num_images": 2,
+        "scheduler": "dpm++_2m_sde_karras",
+    });
+    let product = engine.run(&[item(input)]).remove(0).unwrap();
+    let reader = ::png::Decoder::new(std::io::Cursor::new(&product.outputs[1].body)).read_info().unwrap();
+    let text = reader.info().utf8_text[0].get_text().unwrap();
+    let told: Value = serde_json::from_str(&text).unwrap();
+    let own = json!({
+        "prompt": "a (red:1.2) cat", "negative_prompt": "一只狗", "prompt_weights": true, "width": 64, "height": 64,
+        "steps": 1, "seed": 1, "num_images": 2, "index": 1, "guidance_scale": 5.0,
+        "scheduler": "DPMSolverMultistepScheduler, SDE, Karras sigmas",
+    });
+    assert_eq!(told, own);
+    let record = Value::Object(product.parameters);
+    assert_eq!((record.get("prompt"), &record["scheduler"]), (None, &own["scheduler"]), "the input has the texts");
 }
 
 /// What a hook was told.

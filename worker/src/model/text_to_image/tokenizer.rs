@@ -9,7 +9,7 @@ use tokenizers::pre_tokenizers::sequence::Sequence as PreSequence;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::{AddedToken, SplitDelimiterBehavior, Tokenizer as Inner};
 
-use super::folder::{Folder, corrupt, unreadable};
+use super::folder::{Folder, corrupt};
 use crate::model::LoadError;
 
 /// How CLIP cuts a text into words before it looks for byte pairs.
@@ -64,7 +64,7 @@ impl Tokenizer {
     ) -> Result<Self, LoadError> {
         let file = format!("{component}/tokenizer.json");
         let (file, mut inner) = if folder.has(&file) {
-            let inner = Inner::from_file(folder.path(&file)).map_err(|error| corrupt(&file, &error.to_string()))?;
+            let inner = Inner::from_file(folder.small(&file)?).map_err(|error| corrupt(&file, &error.to_string()))?;
             (file, inner)
         } else {
             (format!("{component}/vocab.json"), from_vocabulary(folder, component)?)
@@ -131,11 +131,9 @@ impl Tokenizer {
 fn from_vocabulary(folder: &Folder, component: &str) -> Result<Inner, LoadError> {
     let vocabulary = format!("{component}/vocab.json");
     let merges = format!("{component}/merges.txt");
-    for file in [&vocabulary, &merges] {
-        std::fs::metadata(folder.path(file)).map_err(|error| unreadable(file, &error))?;
-    }
     let wrong = |error: tokenizers::Error| corrupt(&vocabulary, &format!("with merges.txt: {error}"));
-    let bpe = BPE::from_file(&folder.path(&vocabulary).to_string_lossy(), &folder.path(&merges).to_string_lossy())
+    let (words_of, pairs_of) = (folder.small(&vocabulary)?, folder.small(&merges)?);
+    let bpe = BPE::from_file(&words_of.to_string_lossy(), &pairs_of.to_string_lossy())
         .end_of_word_suffix("</w>".into())
         .unk_token("<|endoftext|>".into())
         .build()

@@ -29,6 +29,8 @@ pub(super) struct Weights {
     tensors: HashMap<String, (usize, TensorInfo)>,
     /// What is added to tensors.
     deltas: Deltas,
+    /// What the headers say besides tensors.
+    notes: HashMap<String, String>,
 }
 
 #[derive(Debug)]
@@ -41,13 +43,19 @@ struct Shard {
 impl Weights {
     /// Opens `files` (relative to `root`) and reads their headers. `label` is the file that messages name.
     pub(super) fn open(label: &str, root: &Path, files: &[String]) -> Result<Self, LoadError> {
-        let mut weights =
-            Self { label: label.to_owned(), shards: Vec::new(), tensors: HashMap::new(), deltas: Deltas::new() };
+        let mut weights = Self {
+            label: label.to_owned(),
+            shards: Vec::new(),
+            tensors: HashMap::new(),
+            deltas: Deltas::new(),
+            notes: HashMap::new(),
+        };
         for (number, name) in files.iter().enumerate() {
             let file = File::open(root.join(name)).map_err(|error| unreadable(name, &error))?;
             let (start, metadata) = read_header(name, &file)?;
             let infos = metadata.tensors().into_iter().map(|(tensor, info)| (tensor, (number, info.clone())));
             weights.tensors.extend(infos);
+            weights.notes.extend(metadata.metadata().clone().unwrap_or_default());
             weights.shards.push(Shard { file, start });
         }
         Ok(weights)
@@ -61,6 +69,11 @@ impl Weights {
     /// A tensor's shape, where there is one.
     pub(super) fn shape(&self, name: &str) -> Option<Vec<usize>> {
         self.tensors.get(name).map(|(_, info)| info.shape.clone())
+    }
+
+    /// What the files' `__metadata__` says under a name.
+    pub(super) fn note(&self, name: &str) -> Option<&str> {
+        self.notes.get(name).map(String::as_str)
     }
 
     /// Adds to a tensor whenever it is read.

@@ -24,7 +24,7 @@ use self::kind::{Kind, Wish};
 use self::plan::Plan;
 pub(super) use self::sampler::Sampler;
 use self::settings::Settings;
-use super::folder::{Folder, corrupt, unreadable, unsupported};
+use super::folder::{Folder, corrupt, unsupported};
 use crate::model::LoadError;
 
 const FILE: &str = "scheduler/scheduler_config.json";
@@ -42,7 +42,7 @@ pub(super) struct Scheduler {
 impl Scheduler {
     /// Reads a model's scheduler. Its class is the one in model_index.json, where that names it.
     pub(super) fn load(folder: &Folder) -> Result<Self, LoadError> {
-        let content = std::fs::read_to_string(folder.path(FILE)).map_err(|error| unreadable(FILE, &error))?;
+        let content = String::from_utf8(folder.read(FILE)?).map_err(|error| corrupt(FILE, &error.to_string()))?;
         let raw = serde_json::from_str(&without_python_numbers(&content)).map_err(|e| corrupt(FILE, &e.to_string()))?;
         let index: Value = if folder.has(INDEX) { folder.json(INDEX)? } else { Value::Null };
         let pipeline = index["_class_name"].as_str().unwrap_or_default();
@@ -84,9 +84,9 @@ impl Scheduler {
         Self::new(self.raw.clone(), settings)
     }
 
-    /// diffusers' name of this scheduler, for a picture's parameters.
-    pub(super) fn name(&self) -> &'static str {
-        self.settings.kind.class()
+    /// diffusers' name of this scheduler and how it differs from the class's own ways, for a picture's parameters.
+    pub(super) fn name(&self) -> String {
+        self.settings.name()
     }
 
     /// A job of `steps` steps, at its first.

@@ -81,6 +81,13 @@ pub(super) struct Settings {
 }
 
 impl Settings {
+    /// diffusers' class, and what is asked of it that it does not do by itself.
+    pub(super) fn name(&self) -> String {
+        let stochastic = if self.stochastic { ", SDE" } else { "" };
+        let karras = if self.karras { ", Karras sigmas" } else { "" };
+        format!("{}{stochastic}{karras}", self.kind.class())
+    }
+
     pub(super) fn read(kind: Kind, raw: &Map<String, Value>) -> Result<Self, SchedulerError> {
         let reader = Reader { raw, kind };
         reader.refuse_what_is_not_built()?;

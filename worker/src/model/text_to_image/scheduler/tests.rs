@@ -170,7 +170,7 @@ fn a_job_takes_another_scheduler_over_the_models_settings() {
         scheduler("EulerDiscreteScheduler", json!({"steps_offset": 1, "timestep_spacing": "trailing"})).unwrap();
     assert_eq!(model.begin(4).unwrap().timesteps(), [999.0, 749.0, 499.0, 249.0]);
     let named = model.named("DPM++ 2M Karras").unwrap();
-    assert_eq!(named.name(), "DPMSolverMultistepScheduler");
+    assert_eq!(named.name(), "DPMSolverMultistepScheduler, Karras sigmas");
     let (plain, karras) = (model.named("dpm++_2m").unwrap(), named.begin(4).unwrap());
     assert_ne!(plain.begin(4).unwrap().sigmas(), karras.sigmas());
     assert_eq!(plain.begin(4).unwrap().timesteps(), [999.0, 749.0, 499.0, 249.0]);

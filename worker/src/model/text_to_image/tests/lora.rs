@@ -59,6 +59,13 @@ fn write(file: &Path, kohya: bool, alpha: Option<f32>) {
     candle_core::safetensors::save(&tensors, file).unwrap();
 }
 
+/// Writes again what `write` wrote, with a header that says more.
+fn note(file: &Path, note: &Value) {
+    let tensors = candle_core::safetensors::load(file, &Device::Cpu).unwrap();
+    let notes = HashMap::from([("lora_adapter_metadata".to_owned(), note.to_string())]);
+    safetensors::serialize_to_file(&tensors, Some(notes), file).unwrap();
+}
+
 /// Adds the adapters to the model's own weights, `factor` times.
 fn add(model: &Path, factor: f64) {
     for (file, layers) in [(UNET, vec![TO_Q, CONV]), (ENCODER, vec![K_PROJ])] {
@@ -174,4 +181,62 @@ fn wrong_parameters_are_told() {
         let error = load_with(&model, Value::Object(parameters)).map(|_| ()).unwrap_err();
         assert_eq!(error.reason, "InvalidParameters");
     }
+}
+
+#[test]
+fn an_adapters_own_settings_are_its_scale() {
+    let (_dir, model) = made();
+    add(&model, 0.5);
+    let added = picture(&mut load_cpu(&model).unwrap());
+    // half of what it is alone: alpha 1 of rank 2, or alpha 1 / √2 by the root of the rank
+    let half = [
+        json!({"unet.lora_alpha": 1, "unet.r": 2, "text_encoder_2.lora_alpha": 1}),
+        json!({"unet.lora_alpha": 0.5_f64.sqrt(), "unet.use_rslora": true, "text_encoder_2.lora_alpha": 1}),
+        json!({
+            "unet.lora_alpha": 7, "unet.alpha_pattern": {"to_q": 1, "resnets.0.conv1": 1.0},
+            "text_encoder_2.lora_alpha": 7, "text_encoder_2.alpha_pattern": {K_PROJ: 1},
+        }),
+    ];
+    for settings in half {
+        let (_dir, model) = made();
+        let file = model.join("lora/a.safetensors");
+        write(&file, false, None);
+        note(&file, &settings);
+        assert!(alike(&picture(&mut load_cpu(&model).unwrap()), &added), "{settings}");
+    }
+    let (_dir, model) = made();
+    let folder = model.join("lora/style");
+    write(&folder.join("adapter_model.safetensors"), false, None);
+    std::fs::write(folder.join("adapter_config.json"), json!({"r": 2, "lora_alpha": 1}).to_string()).unwrap();
+    let chosen = json!({"lora": [{"file": "style/adapter_model.safetensors"}]});
+    assert!(alike(&picture(&mut load_with(&model, chosen).unwrap()), &added), "PEFT's own pair of files");
+}
+
+#[test]
+fn settings_that_are_not_built_here_are_told() {
+    let (_dir, model) = made();
+    let file = model.join("lora/a.safetensors");
+    for (settings, reason, words) in [
+        (json!({"unet.use_dora": true}), "ModelUnsupported", "use_dora"),
+        (json!({"unet.alpha_pattern": {"to_(q|k)": 1}}), "ModelUnsupported", "to_(q|k)"),
+        (json!({"unet.lora_alpha": "1"}), "ModelCorrupt", "lora_adapter_metadata"),
+        (json!([1]), "ModelCorrupt", "lora_adapter_metadata"),
+    ] {
+        write(&file, false, None);
+        note(&file, &settings);
+        let error = load_cpu(&model).map(|_| ()).unwrap_err();
+        assert_eq!(error.reason, reason, "{error}");
+        assert!(error.message.contains(words) && error.message.contains("lora/a.safetensors"), "{error}");
+    }
+}
+
+#[test]
+fn one_adapter_in_two_formats_is_not_merged_twice() {
+    let (_dir, model) = made();
+    write(&model.join("lora/a.safetensors"), true, None);
+    write(&model.join("lora/a.fp16.safetensors"), true, None);
+    let error = load_cpu(&model).map(|_| ()).unwrap_err();
+    assert_eq!(error.reason, "ModelUnsupported");
+    assert!(error.message.contains("a.fp16.safetensors") && error.message.contains("model.parameters.lora"), "{error}");
+    assert!(load_with(&model, json!({"lora": [{"file": "a.safetensors"}]})).is_ok());
 }

@@ -42,6 +42,10 @@ impl Case {
     }
 }
 
+fn apart(found: &[u8], known: &[u8]) -> u8 {
+    found.iter().zip(known).map(|(found, known)| found.abs_diff(*known)).max().unwrap()
+}
+
 #[test]
 fn pictures_are_those_of_diffusers() {
     let cases: Vec<Case> = serde_json::from_str(&golden::text("pictures.json")).unwrap();
@@ -54,13 +58,36 @@ fn pictures_are_those_of_diffusers() {
             let known = Output { body: golden::bytes(&format!("pictures/{file}")).into(), ..output.clone() };
             let (found, known) = (decode(output), decode(&known));
             assert_eq!((found.0, found.1), (known.0, known.1), "{file}");
-            let apart = found.2.iter().zip(&known.2).map(|(found, known)| found.abs_diff(*known)).max().unwrap();
+            let apart = apart(&found.2, &known.2);
             if apart > LEVELS {
                 wrong.push(format!("{file}: {apart} levels apart"));
             }
             compared += 1;
         }
     }
-    assert!(compared >= 65, "only {compared} pictures");
+    assert!(compared >= 69, "only {compared} pictures");
     assert!(wrong.is_empty(), "{} of {compared} pictures:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[derive(Debug, Deserialize)]
+struct Adapter {
+    name: String,
+    model: String,
+    input: Map<String, Value>,
+}
+
+#[test]
+fn adapters_change_pictures_as_in_diffusers() {
+    let cases: Vec<Adapter> = serde_json::from_str(&golden::text("lora.json")).unwrap();
+    assert_eq!(cases.len(), 8);
+    for Adapter { name, model, input } in cases {
+        let (_dir, folder) = golden::model(&model, 1);
+        std::fs::create_dir(folder.join("lora")).unwrap();
+        std::fs::write(folder.join("lora/a.safetensors"), golden::bytes(&format!("lora/{name}.safetensors"))).unwrap();
+        let mut engine = load_cpu(&folder).unwrap();
+        let output = engine.run(&[item(Value::Object(input))]).remove(0).unwrap().outputs.remove(0);
+        let known = Output { body: golden::bytes(&format!("lora/{name}.png")).into(), ..output.clone() };
+        let apart = apart(&decode(&output).2, &decode(&known).2);
+        assert!(apart <= LEVELS, "{name}: {apart} levels apart");
+    }
 }
