@@ -1,6 +1,6 @@
 """Text to image on this machine's CPU: the worker and diffusers on the same folder with the same jobs. Pictures a second
 alone and four at a time, the time from nothing to the first picture, the most memory. docs/benchmarks.md says how to read
-it. Prints a table, and the result as one line of JSON."""
+it. Prints a table, and the result as one line of JSON. With MILLRACE_BENCH_GPU=1 the worker alone, on a GPU."""
 
 import argparse
 import json
@@ -14,7 +14,9 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 STARTED = int(os.environ.get("MILLRACE_STARTED") or time.time())
-BATCHES = (1, 4)
+GPU = os.environ.get("MILLRACE_BENCH_GPU") == "1"
+DEVICE = "Cuda" if GPU else "Cpu"
+BATCHES = (1, 4, 8) if GPU else (1, 4)
 JOB = {"prompt": "a photo of an astronaut riding a horse on mars", "seed": 7, "guidance_scale": 5.0}
 
 
@@ -112,6 +114,30 @@ def measure(arguments, binaries):
     return {"us": us, "them": them, "versions": versions, "apart": apart, "job": job}
 
 
+def on_a_gpu(arguments, binaries):
+    """Pictures a second of the worker at each batch size: eight batches, so that the first ones' tuning is paid for."""
+    import ours
+
+    folder = arguments.model or model("mid", 1, python())
+    job = JOB | {"width": arguments.size, "height": arguments.size, "steps": arguments.steps}
+    server = ours.Server(binaries, folder)
+    try:
+        rates = {}
+        for batch in BATCHES:
+            say(f"{batch} at a time")
+            runs = [ours.rate(binaries, server, job, batch, batch * 8, f"images-{number}-{batch}", DEVICE)[0]
+                    for number in range(arguments.rounds)]
+            rates[f"images_per_second_batch_{batch}"] = round(statistics.median(runs), 4)
+    finally:
+        server.stop()
+    for name, rate in rates.items():
+        print(f"{name:<30} {rate:>10.3f}")
+    device = subprocess.run(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"], check=False,
+                            stdout=subprocess.PIPE, text=True).stdout.strip()
+    print(json.dumps({"whole": False, "gpu": device, "ours": rates, "job": job}))
+    return None
+
+
 def figures(side):
     """Medians over the rounds, with every round's rates beside them."""
     middle = lambda values: round(statistics.median(values), 4)
@@ -129,6 +155,9 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     binaries = os.environ.get("MILLRACE_BENCH_BINARIES")
+    if GPU:
+        # the worker's own batches, after one that warms the device up
+        return on_a_gpu(arguments, pathlib.Path(binaries or parser.error("run `make bench NAME=images`")))
     if not binaries:
         parser.error("where programs are is not known: run `make bench NAME=images`")
     found = measure(arguments, pathlib.Path(binaries))

@@ -61,7 +61,7 @@ def state(port):
         return None  # it does not listen yet, or answers late
 
 
-def rate(binaries, server, job, batch, count, name):
+def rate(binaries, server, job, batch, count, name, device="Cpu"):
     """Pictures a second of a new worker that holds `batch` jobs at a time and finds `count`, and the most memory it had."""
     with tempfile.TemporaryDirectory() as folder:
         folder, port = pathlib.Path(folder), free_port()
@@ -71,7 +71,7 @@ def rate(binaries, server, job, batch, count, name):
         config = {
             "consumer": {"namespace": "bench", "name": "images"},
             "queue": {"url": server.aws._url(name), "visibilityTimeoutSeconds": 120, **there},
-            "model": {"task": "TextToImage", "device": "Cpu", "source": {"s3": {"uri": "s3://models/", **there}},
+            "model": {"task": "TextToImage", "device": device, "source": {"s3": {"uri": "s3://models/", **there}},
                       "parameters": parameters, "batch": {"maxSize": batch, "maxWaitMilliseconds": 200}},
             "output": {"bucket": name, "forcePathStyle": True, **there},
             "http": {"port": port},
@@ -103,7 +103,7 @@ def rate(binaries, server, job, batch, count, name):
             worker.stop()
 
 
-def by_hand(binaries, folder, job, picture):
+def by_hand(binaries, folder, job, picture, device="Cpu"):
     """The command that makes one picture without a queue."""
     return [binaries / "millrace-worker", "infer", "--model", folder, "--task", "TextToImage", "--input", json.dumps(job),
-            "--output", picture, "--device", "cpu"]
+            "--output", picture, "--device", device.lower()]

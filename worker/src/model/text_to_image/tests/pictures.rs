@@ -1,12 +1,15 @@
 //! Whole pictures are those of diffusers, with the same seed as there: the goldens of bench/parity/pictures.py.
 
+use std::path::Path;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{decode, edit, golden, item, load_cpu};
-use crate::model::{Engine, Output};
+use crate::model::text_to_image::TextToImage;
+use crate::model::{Engine, LoadError, Output};
 
 /// Furthest that a channel of a pixel may be from diffusers', of 255.
 const LEVELS: u8 = 2;
@@ -23,7 +26,7 @@ struct Case {
 
 impl Case {
     /// The pictures that the worker makes of this job.
-    fn run(&self) -> Vec<Output> {
+    fn run(&self, load: impl FnOnce(&Path) -> Result<TextToImage, LoadError>) -> Vec<Output> {
         let (_dir, model) = golden::model(&self.model, self.weights);
         edit(&model, "scheduler/scheduler_config.json", |config| {
             config.as_object_mut().unwrap().extend(self.scheduler_config.clone());
@@ -31,7 +34,7 @@ impl Case {
         if let Some(class) = self.scheduler_config.get("_class_name") {
             edit(&model, "model_index.json", |index| index["scheduler"] = json!(["diffusers", class]));
         }
-        let mut engine = load_cpu(&model).unwrap();
+        let mut engine = load(&model).unwrap();
         let mut input = self.input.clone();
         for field in ["image", "mask"] {
             if let Some(Value::String(file)) = input.get_mut(field) {
@@ -46,20 +49,20 @@ fn apart(found: &[u8], known: &[u8]) -> u8 {
     found.iter().zip(known).map(|(found, known)| found.abs_diff(*known)).max().unwrap()
 }
 
-#[test]
-fn pictures_are_those_of_diffusers() {
+/// Makes the pictures of all cases, none of which may be further from diffusers' than so many levels.
+fn compare(load: impl Fn(&Path) -> Result<TextToImage, LoadError>, levels: u8) {
     let cases: Vec<Case> = serde_json::from_str(&golden::text("pictures.json")).unwrap();
     let mut compared = 0;
     let mut wrong = Vec::new();
     for case in &cases {
-        let made = case.run();
+        let made = case.run(&load);
         assert_eq!(made.len(), case.files.len(), "{}", case.name);
         for (output, file) in made.iter().zip(&case.files) {
             let known = Output { body: golden::bytes(&format!("pictures/{file}")).into(), ..output.clone() };
             let (found, known) = (decode(output), decode(&known));
             assert_eq!((found.0, found.1), (known.0, known.1), "{file}");
             let apart = apart(&found.2, &known.2);
-            if apart > LEVELS {
+            if apart > levels {
                 wrong.push(format!("{file}: {apart} levels apart"));
             }
             compared += 1;
@@ -67,6 +70,23 @@ fn pictures_are_those_of_diffusers() {
     }
     assert!(compared >= 69, "only {compared} pictures");
     assert!(wrong.is_empty(), "{} of {compared} pictures:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[test]
+fn pictures_are_those_of_diffusers() {
+    compare(load_cpu, LEVELS);
+}
+
+/// Sums in another order, by kernels of its own.
+#[cfg(feature = "cuda")]
+#[test]
+fn a_gpu_makes_nearly_the_same_pictures() {
+    if std::env::var("MILLRACE_TEST_GPU").as_deref() != Ok("1") {
+        println!("skipped: MILLRACE_TEST_GPU=1 says that there is a GPU");
+        return;
+    }
+    let (device, precision) = (millrace_api::Device::Cuda, millrace_api::Precision::F32);
+    compare(|model| crate::model::text_to_image::load(model, device, precision, None, 1, &Map::new()), LEVELS * 2);
 }
 
 #[derive(Debug, Deserialize)]
