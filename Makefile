@@ -5,11 +5,11 @@ export MILLRACE_CACHE ?= $(HOME)/.cache/millrace
 # Outside the checkout, so that a fresh clone does not build from nothing.
 export CARGO_TARGET_DIR ?= $(MILLRACE_CACHE)/target
 
-.PHONY: help demo test soak e2e bench lint images crds down
+.PHONY: help demo test soak e2e bench check-cuda lint images crds down
 .DEFAULT_GOAL := help
 
 help: ## these lines
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## /{printf "make %-7s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' Makefile
 
 demo: ## from nothing to pictures; MODEL=stabilityai/sdxl-turbo takes a real model, PROMPTS=50 sends more
 	@e2e/kind/demo
@@ -25,6 +25,9 @@ e2e: ## only the end-to-end tests, with the cluster that they need
 
 bench: ## one measurement beside its peers: make bench NAME=worker, operator, operator-scale, scaling, keda or images
 	@bench/run $(NAME) $(OPTIONS)
+
+check-cuda: ## type-checks the CUDA build with nvcc from PyPI: 15 minutes the first time, 1.6 GB
+	@deploy/check-cuda
 
 lint: ## format, clippy, shellcheck
 	@e2e/kind/test lint

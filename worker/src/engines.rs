@@ -36,17 +36,22 @@ pub struct Loading {
 }
 
 impl Loading {
-    /// As `spec` says, from `dir`. The pod's GPUs are told by `MILLRACE_GPU_COUNT`, which the operator sets.
+    /// As `spec` says, from `dir`.
     pub fn new(spec: &ModelSpec, dir: &Path) -> Self {
         Self {
             dir: dir.into(),
             device: spec.device,
             precision: spec.precision,
             variant: spec.source.as_ref().and_then(|s| s.variant()).map(str::to_owned),
-            gpus: std::env::var("MILLRACE_GPU_COUNT").ok().and_then(|n| n.parse().ok()).unwrap_or(0),
+            gpus: gpus_given(),
             parameters: spec.parameters.clone(),
         }
     }
+}
+
+/// GPUs that the pod was given: `MILLRACE_GPU_COUNT`, which the operator sets.
+pub fn gpus_given() -> u32 {
+    std::env::var("MILLRACE_GPU_COUNT").ok().and_then(|n| n.parse().ok()).unwrap_or(0)
 }
 
 /// A use of an engine, whichever a task needs.

@@ -6,8 +6,9 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Parser, Subcommand, ValueEnum};
 use millrace_api::{Device, Precision, Task};
-use millrace_worker::engines::Loading;
+use millrace_worker::engines::{Loading, gpus_given};
 use millrace_worker::infer::ByHand;
+use millrace_worker::launch::{self, Wish};
 use millrace_worker::model::text_to_image::make_model;
 use millrace_worker::stop::Stop;
 use millrace_worker::telemetry::{self, LogFormat, Traces};
@@ -81,6 +82,21 @@ enum Command {
     },
 }
 
+impl Command {
+    /// What it is going to run; none if that is no model, or a config that cannot be read, which is told later.
+    fn wish(&self) -> Option<Wish> {
+        let gpus = gpus_given();
+        match self {
+            Self::Run { config } | Self::Check { config, .. } => {
+                let model = config::load(config).ok()?.worker.model;
+                Some(Wish { task: model.task, device: model.device, gpus })
+            }
+            Self::Infer { task, device, .. } => Some(Wish { task: (*task).into(), device: (*device).into(), gpus }),
+            Self::MakeModel { .. } => None,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum TaskName {
     #[value(name = "TextToImage")]
@@ -118,6 +134,9 @@ impl From<DeviceName> for Device {
 fn main() -> ExitCode {
     let args = Args::parse();
     telemetry::start(args.log_format, &args.log_level);
+    if let Some(wish) = args.command.wish() {
+        launch::settle(wish);
+    }
     match execute(args.command) {
         Ok(code) => code,
         Err(error) => {
@@ -147,7 +166,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         Command::Infer { model, task, input, output, device, variant, parameters } => {
             let parameters = serde_json::from_str(&parameters).context("--parameters: must be a JSON object")?;
             let precision = Precision::Auto;
-            let how = Loading { dir: model, device: device.into(), precision, variant, gpus: 0, parameters };
+            let how = Loading { dir: model, device: device.into(), precision, variant, gpus: gpus_given(), parameters };
             infer::infer(task.into(), ByHand { how, input, output })?;
         }
         Command::MakeModel { task: TaskName::TextToImage, seed, dir } => {

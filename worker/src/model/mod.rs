@@ -217,7 +217,7 @@ pub trait Engine: Send + 'static {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct LoadError {
-    /// `ModelFileMissing`, `ModelCorrupt`, `DeviceUnavailable`, `OutOfMemory`, …
+    /// `ModelFileMissing`, `ModelCorrupt`, `DeviceUnavailable`, `DriverTooOld`, `OutOfMemory`, …
     pub reason: &'static str,
     /// Which file, tensor or device, and what would be right.
     pub message: String,

@@ -23,6 +23,7 @@ mod faces;
 mod forms;
 mod invalid;
 mod killed;
+mod launch;
 mod leases;
 mod model;
 mod outages;

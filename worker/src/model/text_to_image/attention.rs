@@ -18,8 +18,15 @@ pub(super) enum Scores<'a> {
 }
 
 /// Attention of `query` over `key` and `value`, each (rows, tokens, channels), in `heads` heads. The softmax is in f32
-/// whatever the tensors are: f16 has no room for its sums.
+/// whatever the tensors are: f16 has no room for its sums. Where the device has flash attention, that is taken.
 pub(super) fn attention(query: &Tensor, key: &Tensor, value: &Tensor, heads: usize, scores: Scores) -> Result<Tensor> {
+    #[cfg(feature = "flash-attn")]
+    if !matches!(scores, Scores::Masked(_)) {
+        // its scores are in f32 in any case
+        if let Some(out) = super::flash::attention(query, key, value, heads)? {
+            return Ok(out);
+        }
+    }
     let (rows, tokens, channels) = query.dims3()?;
     let head = channels / heads;
     let dtype = query.dtype();

@@ -3,35 +3,26 @@
 use candle_core::{DType, Device};
 use millrace_api::{Device as Choice, Precision};
 
+use crate::launch::{refusal, wants_gpu};
 use crate::model::LoadError;
 
 /// Opens the device that was chosen. `gpus` is how many the pod was given: a GPU that was asked for and cannot be used
-/// is an error, never a quiet run on the CPU that takes a hundred times as long.
+/// is an error, never a quiet run on the CPU that takes a hundred times as long; one that was not asked for belongs to
+/// somebody else, even where it can be seen.
 pub(super) fn open(choice: Choice, gpus: u32) -> Result<Device, LoadError> {
-    match choice {
-        Choice::Cpu => Ok(Device::Cpu),
-        Choice::Cuda => cuda(),
-        Choice::Auto => match cuda() {
-            Err(error) if gpus > 0 => Err(error),
-            Err(_) => Ok(Device::Cpu),
-            found => found,
-        },
-    }
+    if wants_gpu(choice, gpus) { cuda() } else { Ok(Device::Cpu) }
 }
 
 fn cuda() -> Result<Device, LoadError> {
-    let unavailable = |message: String| LoadError { reason: "DeviceUnavailable", message };
     if !candle_core::utils::cuda_is_available() {
-        return Err(unavailable(
-            "this worker was built without CUDA: use the image whose tag ends in -cuda, or set model.device: Cpu"
-                .into(),
-        ));
+        return Err(refusal());
     }
-    Device::new_cuda(0).map_err(|error| {
-        unavailable(format!(
+    Device::new_cuda(0).map_err(|error| LoadError {
+        reason: "DeviceUnavailable",
+        message: format!(
             "no CUDA device can be used ({error}): check the node's driver and device plugin and \
              worker.gpu.count, or set model.device: Cpu"
-        ))
+        ),
     })
 }
 

@@ -6,6 +6,8 @@ mod box_muller;
 mod device;
 mod embeddings;
 mod finish;
+#[cfg(any(test, feature = "flash-attn"))]
+mod flash;
 mod folder;
 mod job;
 mod load;
