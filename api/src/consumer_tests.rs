@@ -49,6 +49,7 @@ fn errors(consumer: &QueueConsumer) -> String {
 fn every_cel_rule_accepts_one_and_refuses_another() {
     let s3 = json!({ "s3": { "uri": "s3://models/tiny/" } });
     let claim = |path: &str| json!({ "persistentVolumeClaim": { "claimName": "models", "path": path } });
+    let image = |path: &str| json!({ "image": { "reference": "registry.example/sdxl:1", "path": path } });
     let two = json!({ "s3": { "uri": "s3://models/tiny/" }, "huggingFace": { "repository": "a/b" } });
     let picture = || ("/spec/model/task", json!("TextToImage"));
     let table: Vec<(Changes, Changes, &str)> = vec![
@@ -63,17 +64,30 @@ fn every_cel_rule_accepts_one_and_refuses_another() {
         (
             vec![picture(), ("/spec/model/source", s3)],
             vec![picture(), ("/spec/model/source", two)],
-            "exactly one of huggingFace, s3, persistentVolumeClaim",
+            "exactly one of huggingFace, s3, persistentVolumeClaim, image",
         ),
         (
             vec![picture(), ("/spec/model/source", json!({ "huggingFace": { "repository": "a/b" } }))],
             vec![picture(), ("/spec/model/source", json!({}))],
-            "exactly one of huggingFace, s3, persistentVolumeClaim",
+            "exactly one of huggingFace, s3, persistentVolumeClaim, image",
         ),
         (
             vec![picture(), ("/spec/model/source", claim("a/b"))],
             vec![picture(), ("/spec/model/source", claim("a/../b"))],
-            "path must be relative",
+            "path must be relative to the volume",
+        ),
+        (
+            vec![picture(), ("/spec/model/source", json!({ "image": { "reference": "sdxl@sha256:00" } }))],
+            vec![
+                picture(),
+                ("/spec/model/source", json!({ "image": { "reference": "sdxl:1" }, "s3": { "uri": "s3://m" } })),
+            ],
+            "exactly one of huggingFace, s3, persistentVolumeClaim, image",
+        ),
+        (
+            vec![picture(), ("/spec/model/source", image("a/b"))],
+            vec![picture(), ("/spec/model/source", image("/a"))],
+            "path must be relative to the image's root",
         ),
         (
             vec![("/spec/output/prefix", json!("out/"))],

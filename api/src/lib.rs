@@ -32,8 +32,8 @@ pub use drain::{
 };
 pub use key_template::{KeyFields, KeyTemplate, KeyTemplateError};
 pub use model::{
-    BatchSpec, CacheSpec, Device, EmptyDirCache, HuggingFaceSource, ModelSource, ModelSpec,
-    PersistentVolumeClaimSource, Precision, S3Source, SecretKeyRef, Task,
+    BatchSpec, CacheSpec, Device, EmptyDirCache, HuggingFaceSource, ImagePullPolicy, ImageSource, ModelSource,
+    ModelSpec, PersistentVolumeClaimSource, Precision, S3Source, SecretKeyRef, Task,
 };
 pub use output::{CallbackSpec, ConditionalWrites, OutputSpec, ReplyFormat, ReplySpec};
 pub use queue::{AllowSpec, BodyFormat, InvalidInputPolicy, MappingSpec, QueueSpec, RetrySpec};
@@ -48,4 +48,4 @@ pub use scaling::{ScalingMode, ScalingSchedule, ScalingSpec, ScalingTarget};
 #[cfg(feature = "kube")]
 pub use status::{Estimates, LastScale, QueueConsumerStatus, QueueDepth, condition, reason};
 #[cfg(feature = "kube")]
-pub use worker::{GpuSpec, ImagePullPolicy, Resources, UpdateStrategy, WorkerSpec};
+pub use worker::{GpuSpec, Resources, UpdateStrategy, WorkerSpec};

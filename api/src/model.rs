@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 /// The model that a worker loads and what it does with a job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "kube", derive(kube::KubeSchema))]
-#[cfg_attr(feature = "kube", x_kube(validation = Rule::new("self.task == 'Echo' || has(self.source)").message("model.source is required for this task: set one of huggingFace, s3, persistentVolumeClaim")))]
+#[cfg_attr(feature = "kube", x_kube(validation = Rule::new("self.task == 'Echo' || has(self.source)").message("model.source is required for this task: set one of huggingFace, s3, persistentVolumeClaim, image")))]
 #[cfg_attr(feature = "kube", x_kube(validation = Rule::new("self.task != 'Echo' || !has(self.source)").message("model.source must not be set: task Echo loads no model")))]
 #[cfg_attr(all(test, feature = "kube"), x_kube(cel))]
 #[serde(rename_all = "camelCase")]
@@ -92,7 +92,7 @@ pub enum Precision {
 /// Where the weights come from: exactly one.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "kube", derive(kube::KubeSchema))]
-#[cfg_attr(feature = "kube", x_kube(validation = Rule::new("(has(self.huggingFace) ? 1 : 0) + (has(self.s3) ? 1 : 0) + (has(self.persistentVolumeClaim) ? 1 : 0) == 1").message("exactly one of huggingFace, s3, persistentVolumeClaim must be set in model.source")))]
+#[cfg_attr(feature = "kube", x_kube(validation = Rule::new("(has(self.huggingFace) ? 1 : 0) + (has(self.s3) ? 1 : 0) + (has(self.persistentVolumeClaim) ? 1 : 0) + (has(self.image) ? 1 : 0) == 1").message("exactly one of huggingFace, s3, persistentVolumeClaim, image must be set in model.source")))]
 #[cfg_attr(all(test, feature = "kube"), x_kube(cel))]
 #[serde(rename_all = "camelCase")]
 pub struct ModelSource {
@@ -107,6 +107,10 @@ pub struct ModelSource {
     /// A folder on a volume that exists already; mounted read-only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub persistent_volume_claim: Option<PersistentVolumeClaimSource>,
+
+    /// An OCI image that holds the model; mounted read-only. The cluster needs the feature gate ImageVolume.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImageSource>,
 }
 
 /// A repository of the Hugging Face hub.
@@ -198,16 +202,75 @@ pub struct PersistentVolumeClaimSource {
     pub variant: Option<String>,
 }
 
+/// A folder in an OCI image, which Kubernetes mounts as a volume.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kube", derive(kube::KubeSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct ImageSource {
+    /// The image: `registry/model:tag`, or `registry/model@sha256:…`, which is the same model for ever. Pulled with
+    /// `worker.imagePullSecrets`.
+    #[cfg_attr(feature = "kube", schemars(length(min = 1, max = 512), regex(pattern = r"^[A-Za-z0-9\[]\S*$")))]
+    pub reference: String,
+
+    /// Always, IfNotPresent or Never. Default: Kubernetes' own rule by tag.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "kube", schemars(with = "ImagePullPolicy"))]
+    pub pull_policy: Option<ImagePullPolicy>,
+
+    /// Folder of the model within the image. Default: its root.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[cfg_attr(feature = "kube", schemars(length(max = 1024)))]
+    #[cfg_attr(feature = "kube", x_kube(validation = Rule::new("!self.startsWith('/') && !self.matches('(^|/)[.][.](/|$)')").message("path must be relative to the image's root and must not contain '..'")))]
+    pub path: String,
+
+    /// Take the files of this variant where there are some: `fp16`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "kube", schemars(length(min = 1, max = 32), regex(pattern = r"^[A-Za-z0-9_-]+$")))]
+    pub variant: Option<String>,
+}
+
+impl ImageSource {
+    /// Which image exactly, as far as the reference tells: its digest, or all of it.
+    pub fn revision(&self) -> &str {
+        self.reference.split_once('@').map_or(&self.reference, |(_, digest)| digest)
+    }
+}
+
+/// When the kubelet pulls an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
+pub enum ImagePullPolicy {
+    /// At every start.
+    Always,
+    /// When the node has none.
+    IfNotPresent,
+    /// Never.
+    Never,
+}
+
+impl ImagePullPolicy {
+    /// The word used in a pod.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Always => "Always",
+            Self::IfNotPresent => "IfNotPresent",
+            Self::Never => "Never",
+        }
+    }
+}
+
 impl ModelSource {
     /// The variant of the weight files, whichever source it is named in.
     pub fn variant(&self) -> Option<&str> {
         let hugging_face = self.hugging_face.as_ref().and_then(|s| s.variant.as_deref());
         let s3 = self.s3.as_ref().and_then(|s| s.variant.as_deref());
         let claim = self.persistent_volume_claim.as_ref().and_then(|s| s.variant.as_deref());
-        hugging_face.or(s3).or(claim)
+        let image = self.image.as_ref().and_then(|s| s.variant.as_deref());
+        hugging_face.or(s3).or(claim).or(image)
     }
 
-    /// How the result record names the source: `huggingface:owner/name`, `s3://bucket/folder`, `pvc:claim/path`.
+    /// How the result record names the source: `huggingface:owner/name`, `s3://bucket/folder`, `pvc:claim/path`,
+    /// `image:registry/model:tag/path`.
     pub fn name(&self) -> String {
         if let Some(s) = &self.hugging_face {
             format!("huggingface:{}", s.repository)
@@ -215,6 +278,9 @@ impl ModelSource {
             s.uri.clone()
         } else if let Some(s) = &self.persistent_volume_claim {
             format!("pvc:{}/{}", s.claim_name, s.path)
+        } else if let Some(s) = &self.image {
+            let folder = if s.path.is_empty() { "" } else { "/" };
+            format!("image:{}{folder}{}", s.reference, s.path)
         } else {
             String::new()
         }
@@ -275,4 +341,27 @@ fn default_batch_size() -> i32 {
 
 fn default_batch_wait() -> i32 {
     50
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_is_told_by_its_folder_and_its_digest() {
+        let of = |reference: &str, path: &str| ImageSource {
+            reference: reference.into(),
+            pull_policy: None,
+            path: path.into(),
+            variant: Some("fp16".into()),
+        };
+        for (image, name, revision) in [
+            (of("registry:5000/sdxl:1", ""), "image:registry:5000/sdxl:1", "registry:5000/sdxl:1"),
+            (of("sdxl:1@sha256:ab", "a/b"), "image:sdxl:1@sha256:ab/a/b", "sha256:ab"),
+        ] {
+            assert_eq!(image.revision(), revision);
+            let source = ModelSource { image: Some(image), ..ModelSource::default() };
+            assert_eq!((source.name().as_str(), source.variant()), (name, Some("fp16")));
+        }
+    }
 }

@@ -152,6 +152,8 @@ pub mod reason {
     pub const GPU_BUDGET: &str = "GpuBudget";
     /// Another QueueConsumer reads the same queue.
     pub const SAME_QUEUE: &str = "SameQueue";
+    /// The cluster leaves image volumes out of pods.
+    pub const IMAGE_VOLUMES_UNSUPPORTED: &str = "ImageVolumesUnsupported";
     /// An object of the wanted name belongs to somebody else.
     pub const NAME_TAKEN: &str = "NameTaken";
 }

@@ -6,9 +6,10 @@ use k8s_openapi::api::core::v1::{EnvFromSource, EnvVar, LocalObjectReference, To
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::KubeSchema;
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+
+use crate::ImagePullPolicy;
 
 /// The pods that do the work.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -32,7 +33,7 @@ pub struct WorkerSpec {
     #[schemars(with = "ImagePullPolicy")]
     pub image_pull_policy: Option<ImagePullPolicy>,
 
-    /// Secrets of the namespace to pull the image with.
+    /// Secrets of the namespace to pull the image with, and the one of `model.source.image`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub image_pull_secrets: Vec<LocalObjectReference>,
@@ -101,28 +102,6 @@ pub struct WorkerSpec {
     #[serde(default = "default_grace")]
     #[schemars(range(min = 30, max = 43200))]
     pub termination_grace_period_seconds: i64,
-}
-
-/// When the kubelet pulls an image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum ImagePullPolicy {
-    /// At every start.
-    Always,
-    /// When the node has none.
-    IfNotPresent,
-    /// Never.
-    Never,
-}
-
-impl ImagePullPolicy {
-    /// The word used in a pod.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Always => "Always",
-            Self::IfNotPresent => "IfNotPresent",
-            Self::Never => "Never",
-        }
-    }
 }
 
 /// GPUs of each worker.

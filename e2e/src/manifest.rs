@@ -19,9 +19,15 @@ impl Manifest {
 
     /// A consumer of task TextToImage: 64 by 64 pixels in two steps.
     pub fn text_to_image(lab: &Lab, name: &str, queue: &Queue<'_>, model: &Model) -> Self {
+        let source = json!({ "s3": { "uri": model.uri(), "region": REGION, "endpoint": IN_CLUSTER } });
+        Self::text_to_image_from(lab, name, queue, &source)
+    }
+
+    /// One whose model is at this `model.source`.
+    pub fn text_to_image_from(lab: &Lab, name: &str, queue: &Queue<'_>, source: &Value) -> Self {
         let model = json!({
             "task": "TextToImage",
-            "source": { "s3": { "uri": model.uri(), "region": REGION, "endpoint": IN_CLUSTER } },
+            "source": source,
             "device": "Cpu",
             "parameters": { "steps": 2, "guidance_scale": 0, "width": 64, "height": 64 },
         });

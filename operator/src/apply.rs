@@ -8,6 +8,10 @@
 //! old costs an apply and never leaves one out. Every apply of the Deployment carries
 //! `spec.replicas`, since one without would reset it to 1: the plan's count, or the live value where the count is held.
 //! The live Deployment is read right before; where that fails nothing is applied.
+//!
+//! An API server whose feature gate ImageVolume is off takes a template with an image volume and leaves out the volume
+//! and its mounts. So a Deployment with one that was not applied yet is tried in a dry run before anything is written:
+//! workers that run stay as they are.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -47,6 +51,11 @@ pub(crate) enum ApplyError {
     /// The API server refuses the object.
     #[error("Kubernetes refuses {kind} {name}: {message}")]
     Refused { kind: &'static str, name: String, message: String },
+    /// The API server leaves image volumes out.
+    #[error(
+        "the cluster does not support image volumes, so nothing was changed: enable the feature gate ImageVolume (Kubernetes 1.31 or newer), or use another model.source"
+    )]
+    NoImageVolumes,
     /// The API server could not be asked.
     #[error("{kind} {name} could not be applied: {source}")]
     Unavailable { kind: &'static str, name: String, source: CallError },
@@ -57,6 +66,7 @@ impl ApplyError {
     pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::NameTaken { .. } => reason::NAME_TAKEN,
+            Self::NoImageVolumes => reason::IMAGE_VOLUMES_UNSUPPORTED,
             Self::Refused { .. } | Self::Unavailable { .. } => reason::APPLY_FAILED,
         }
     }
@@ -171,6 +181,10 @@ pub(crate) async fn apply(
     let Resources { service_account, config_map, mut deployment, pod_disruption_budget } = built;
     let deployment_hash = hash(&deployment);
     let mut hand = Hand { client, namespace: consumer.namespace(), owner: &consumer.owner, memory };
+    let known = hand.memory.applied.get(Deployment::KIND).is_some_and(|applied| applied.hash == deployment_hash);
+    if has_image_volume(&deployment) && !known {
+        hand.try_image_volume(&deployment).await?;
+    }
     if let Some(account) = &service_account {
         hand.ensure(account, seen.service_account.as_ref()).await?;
     }
@@ -227,6 +241,20 @@ impl Hand<'_> {
         Ok(())
     }
 
+    /// Whether the API server keeps the image volume of a Deployment.
+    async fn try_image_volume(&self, wanted: &Deployment) -> Result<(), ApplyError> {
+        let parameters = PatchParams::apply(FIELD_MANAGER).force().dry_run();
+        match within(self.api::<Deployment>().patch(&wanted.name_any(), &parameters, &Patch::Apply(wanted))).await {
+            Ok(taken) if !has_image_volume(&taken) => Err(ApplyError::NoImageVolumes),
+            // Before 1.31 the field is not known at all.
+            Err(error) if error.to_string().contains("image: field not declared in schema") => {
+                Err(ApplyError::NoImageVolumes)
+            }
+            // What else is wrong the write itself meets, and tells.
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
     /// Applies the Deployment with its count; `hash` is of what was built, without one.
     async fn deploy(
         &mut self,
@@ -243,7 +271,7 @@ impl Hand<'_> {
         }
         let live = self.live::<Deployment>(&wanted.name_any()).await?;
         let Some(live) = live else {
-            self.write(wanted, None, hash).await?;
+            self.write_deployment(wanted, None, hash).await?;
             self.scaled(decision, plan, 0, plan.replicas);
             return Ok(Applied { created: true, ..Applied::default() });
         };
@@ -255,9 +283,23 @@ impl Hand<'_> {
         }
         let after = deployment_replicas(wanted);
         let rollout = parts::differences(live.annotations(), wanted.annotations());
-        self.write(wanted, Some(&live), hash).await?;
+        self.write_deployment(wanted, Some(&live), hash).await?;
         self.scaled(decision, plan, replicas, after);
         Ok(Applied { rollout, moved, ..Applied::default() })
+    }
+
+    /// Where several API servers answer and one of them leaves the image volume out, the next pass writes again.
+    async fn write_deployment(
+        &mut self,
+        wanted: &Deployment,
+        live: Option<&Deployment>,
+        hash: &str,
+    ) -> Result<(), ApplyError> {
+        let written = self.write(wanted, live, hash).await?;
+        if has_image_volume(wanted) && !has_image_volume(&written) {
+            self.memory.applied.remove(Deployment::KIND);
+        }
+        Ok(())
     }
 
     /// Remembers a change of the count at once: what comes after it may fail.
@@ -296,7 +338,7 @@ impl Hand<'_> {
     }
 
     /// Server-side apply, onto the very object that was read where there was one.
-    async fn write<K: Child>(&mut self, wanted: &K, live: Option<&K>, hash: &str) -> Result<(), ApplyError> {
+    async fn write<K: Child>(&mut self, wanted: &K, live: Option<&K>, hash: &str) -> Result<K, ApplyError> {
         let name = wanted.name_any();
         let mut patch = wanted.clone();
         patch.meta_mut().uid = live.and_then(|live| live.meta().uid.clone());
@@ -304,7 +346,7 @@ impl Hand<'_> {
         let written = within(self.api::<K>().patch(&name, &parameters, &Patch::Apply(&patch))).await;
         let written = written.map_err(|error| ApplyError::of(K::KIND, &name, error))?;
         self.memory.applied.insert(K::KIND, Fingerprint::of(hash, written.meta()));
-        Ok(())
+        Ok(written)
     }
 
     fn is_as_applied<K: Child>(&self, hash: &str, watched: Option<&ObjectMeta>) -> bool {
@@ -319,6 +361,11 @@ impl Hand<'_> {
 
 fn owns(owner: &OwnerReference, meta: &ObjectMeta) -> bool {
     meta.owner_references.iter().flatten().any(|o| o.controller == Some(true) && o.uid == owner.uid)
+}
+
+fn has_image_volume(deployment: &Deployment) -> bool {
+    let pod = deployment.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
+    pod.is_some_and(|pod| pod.volumes.iter().flatten().any(|volume| volume.image.is_some()))
 }
 
 fn set_replicas(deployment: &mut Deployment, replicas: i32) {

@@ -26,6 +26,18 @@ struct Server {
     fail: bool,
     /// Part of the paths that cannot be written.
     broken: Option<&'static str>,
+    images: Images,
+}
+
+/// What it does with image volumes.
+#[derive(Default, Clone, Copy, PartialEq)]
+enum Images {
+    #[default]
+    Known,
+    LeftOut,
+    /// The dry run is answered by another server, which knows them.
+    LeftOutOfWrites,
+    Unknown,
 }
 
 impl Server {
@@ -44,6 +56,23 @@ impl Server {
             }
             Method::PATCH => {
                 let mut object = self.calls.last().unwrap().2.clone();
+                let dry_run = uri.query().is_some_and(|query| query.contains("dryRun=All"));
+                if let Some(volumes) = object.pointer_mut("/spec/template/spec/volumes").and_then(Value::as_array_mut) {
+                    let there = volumes.len();
+                    let leaves_out = self.images != Images::LeftOutOfWrites || !dry_run;
+                    volumes.retain(|volume| self.images == Images::Known || !leaves_out || volume["image"].is_null());
+                    if self.images == Images::Unknown && volumes.len() < there {
+                        let message =
+                            r#".spec.template.spec.volumes[name="models"].image: field not declared in schema"#;
+                        return (
+                            500,
+                            json!({ "kind": "Status", "status": "Failure", "code": 500, "message": message }),
+                        );
+                    }
+                }
+                if dry_run {
+                    return (200, object);
+                }
                 let generation =
                     self.objects.get(&path).map_or(0, |o| o["metadata"]["generation"].as_i64().unwrap()) + 1;
                 object["metadata"]["generation"] = json!(generation);
@@ -233,6 +262,55 @@ async fn everything_is_applied_once_with_one_field_manager() {
     bench.pass(&[by_five()], visible(0), true).await.unwrap();
     assert_eq!(bench.calls(), [], "a pass without news costs nothing");
     assert_eq!(bench.built, 1, "and builds nothing");
+}
+
+fn in_image(reference: &str) -> (&'static str, Value) {
+    let source = json!({ "image": { "reference": reference } });
+    ("/spec/model", json!({ "task": "TextToImage", "source": source }))
+}
+
+#[tokio::test]
+async fn without_image_volumes_nothing_is_written() {
+    for images in [Images::LeftOut, Images::Unknown] {
+        let mut bench = Bench::new();
+        bench.pass(&[by_five()], visible(5), true).await.unwrap();
+        bench.written();
+        bench.server.lock().unwrap().images = images;
+        let error = bench.pass(&[by_five(), in_image("sdxl:1")], visible(5), true).await.unwrap_err();
+        assert_eq!(error.reason(), "ImageVolumesUnsupported", "{error}");
+        assert!(error.to_string().contains("feature gate ImageVolume"), "{error}");
+        let calls = bench.calls();
+        assert!(calls.iter().all(|(_, uri, _)| uri.contains("dryRun=All")), "workers stay as they are: {calls:?}");
+
+        bench.server.lock().unwrap().images = Images::Known;
+        bench.pass(&[by_five(), in_image("sdxl:1")], visible(5), true).await.unwrap();
+        let live: Value = bench.object(DEPLOYMENT).unwrap();
+        let volumes = live["spec"]["template"]["spec"]["volumes"].as_array().unwrap();
+        assert_eq!(volumes.last().unwrap()["image"]["reference"], "sdxl:1");
+    }
+}
+
+#[tokio::test]
+async fn an_image_volume_is_tried_once() {
+    let mut bench = Bench::new();
+    let tried = |bench: &Bench| bench.calls().iter().filter(|(_, uri, _)| uri.contains("dryRun=All")).count();
+    bench.pass(&[by_five(), in_image("sdxl:1")], visible(5), true).await.unwrap();
+    assert_eq!(tried(&bench), 1);
+    bench.pass(&[by_five(), in_image("sdxl:1")], visible(20), true).await.unwrap();
+    assert_eq!((bench.replicas(), tried(&bench)), (4, 0), "another count");
+    bench.pass(&[by_five(), in_image("sdxl:2")], visible(20), true).await.unwrap();
+    assert_eq!(tried(&bench), 1);
+}
+
+#[tokio::test]
+async fn an_image_volume_that_got_lost_is_written_again() {
+    let mut bench = Bench::new();
+    bench.server.lock().unwrap().images = Images::LeftOutOfWrites;
+    bench.pass(&[by_five(), in_image("sdxl:1")], visible(5), true).await.unwrap();
+    bench.server.lock().unwrap().images = Images::Known;
+    bench.pass(&[by_five(), in_image("sdxl:1")], visible(5), true).await.unwrap();
+    let live: Value = bench.object(DEPLOYMENT).unwrap();
+    assert!(live["spec"]["template"]["spec"]["volumes"].to_string().contains("sdxl:1"), "{live}");
 }
 
 #[tokio::test]

@@ -76,7 +76,7 @@ impl Error {
     /// When to try again after so many failures in a row.
     pub(crate) fn requeue(&self, failures: u32) -> Duration {
         let (first, longest) = match self {
-            Self::Apply(ApplyError::NameTaken { .. }) => (5, 60),
+            Self::Apply(ApplyError::NameTaken { .. } | ApplyError::NoImageVolumes) => (5, 60),
             Self::Apply(ApplyError::Refused { .. }) => (5, 300),
             Self::Apply(ApplyError::Unavailable { .. }) | Self::Status(_) => (1, 60),
         };

@@ -266,6 +266,8 @@ fn trim_pod(pod: &mut Pod) {
     pod.spec = pod.spec.take().map(|spec| PodSpec {
         node_name: spec.node_name,
         tolerations: spec.tolerations.map(|all| all.into_iter().filter(retire::matters).collect()),
+        // So that trouble with the model's image is told from trouble with the worker's.
+        volumes: spec.volumes.map(|all| all.into_iter().filter(|volume| volume.image.is_some()).collect()),
         ..PodSpec::default()
     });
     if let Some(status) = &mut pod.status {
@@ -277,5 +279,29 @@ fn trim_pod(pod: &mut Pod) {
             container.allocated_resources = None;
             container.resources = None;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_pod_keeps_the_node_and_the_model_s_image() {
+        let pod = json!({ "metadata": { "name": "sdxl-1" }, "spec": {
+            "containers": [{ "name": "worker", "image": "worker:1" }],
+            "nodeName": "a",
+            "volumes": [{ "name": "tmp", "emptyDir": {} }, { "name": "models", "image": { "reference": "sdxl:1" } }],
+        } });
+        let mut pod: Pod = serde_json::from_value(pod).unwrap();
+        trim_pod(&mut pod);
+        let left = json!({
+            "containers": [],
+            "nodeName": "a",
+            "volumes": [{ "name": "models", "image": { "reference": "sdxl:1" } }],
+        });
+        assert_eq!(serde_json::to_value(pod.spec).unwrap(), left);
     }
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use millrace_api::{DrainConfig, KeyTemplate, QueueUrl, Task, WorkerConfig};
+use millrace_api::{DrainConfig, KeyTemplate, ModelSource, QueueUrl, Task, WorkerConfig};
 use serde::Deserialize;
 
 use crate::allow::RESERVED;
@@ -121,12 +121,15 @@ pub fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
     at_least("model.batch.maxSize", model.batch.max_size, 1);
     at_least("model.batch.maxWaitMilliseconds", model.batch.max_wait_milliseconds, 0);
     if let Some(source) = &model.source {
-        let set = [source.hugging_face.is_some(), source.s3.is_some(), source.persistent_volume_claim.is_some()];
+        let ModelSource { hugging_face, s3, persistent_volume_claim, image } = source;
+        let set = [hugging_face.is_some(), s3.is_some(), persistent_volume_claim.is_some(), image.is_some()];
         if set.iter().filter(|is| **is).count() != 1 {
-            problems.push("model.source: exactly one of huggingFace, s3, persistentVolumeClaim must be set".into());
+            problems
+                .push("model.source: exactly one of huggingFace, s3, persistentVolumeClaim, image must be set".into());
         }
     } else if model.task != Task::Echo {
-        problems.push("model.source: required for this task: one of huggingFace, s3, persistentVolumeClaim".into());
+        problems
+            .push("model.source: required for this task: one of huggingFace, s3, persistentVolumeClaim, image".into());
     }
     let drain_key = worker.drain.as_ref().map(|drain| drain.public_key.parse::<DrainKey>()).transpose();
     let drain_key = drain_key.map_err(|e| problems.push(format!("drain.publicKey: {e}"))).ok().flatten();

@@ -26,8 +26,9 @@ fn rules() -> Vec<Case> {
     let s3 = json!({ "s3": { "uri": "s3://models/tiny/" } });
     let two = json!({ "s3": { "uri": "s3://models/tiny/" }, "huggingFace": { "repository": "a/b" } });
     let claim = |path: &str| json!({ "persistentVolumeClaim": { "claimName": "models", "path": path } });
+    let image = |path: &str| json!({ "image": { "reference": "registry/sdxl:1", "path": path } });
     let picture = |source: Value| json!({ "task": "TextToImage", "source": source });
-    let one_of = "exactly one of huggingFace, s3, persistentVolumeClaim";
+    let one_of = "exactly one of huggingFace, s3, persistentVolumeClaim, image";
     let one_target = "exactly one of queueDelaySeconds, messagesPerReplica";
     vec![
         // the API server gives a rule of the whole object no path; its message begins with the field
@@ -74,6 +75,13 @@ fn rules() -> Vec<Case> {
             picture(claim("a/b")),
             picture(claim("a/../b")),
             "spec.model.source.persistentVolumeClaim.path",
+            "path must be relative",
+        ),
+        (
+            "/spec/model",
+            picture(image("a/b")),
+            picture(image("/a")),
+            "spec.model.source.image.path",
             "path must be relative",
         ),
         ("/spec/output/prefix", json!("out/"), json!("/out/"), "spec.output.prefix", "prefix must not begin with '/'"),
@@ -131,6 +139,11 @@ fn schema() -> Vec<Case> {
         source[field] = json!(value);
         json!({ "task": "TextToImage", "source": { "huggingFace": source } })
     };
+    let image = |field: &str, value: &str| {
+        let mut source = json!({ "reference": "sdxl:1" });
+        source[field] = json!(value);
+        json!({ "task": "TextToImage", "source": { "image": source } })
+    };
     let low = "should be greater than or equal to";
     let high = "should be less than or equal to";
     let word = "Unsupported value";
@@ -171,6 +184,20 @@ fn schema() -> Vec<Case> {
             json!({ "task": "TextToImage", "source": { "s3": { "uri": "models/tiny" } } }),
             "spec.model.source.s3.uri",
             form,
+        ),
+        (
+            "/spec/model",
+            image("reference", "registry:5000/sdxl@sha256:00"),
+            image("reference", "registry/sdxl 1"),
+            "spec.model.source.image.reference",
+            form,
+        ),
+        (
+            "/spec/model",
+            image("pullPolicy", "Never"),
+            image("pullPolicy", "Sometimes"),
+            "spec.model.source.image.pullPolicy",
+            word,
         ),
         (
             "/spec/model/parameters",

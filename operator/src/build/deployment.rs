@@ -6,14 +6,14 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
 use k8s_openapi::api::core::v1::{
     Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, EnvVarSource,
-    HTTPGetAction, ObjectFieldSelector, PersistentVolumeClaimVolumeSource, PodSecurityContext, PodSpec,
-    PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile, SecretKeySelector, SecurityContext, Toleration,
-    Volume, VolumeMount,
+    HTTPGetAction, ImageVolumeSource, ObjectFieldSelector, PersistentVolumeClaimVolumeSource, PodSecurityContext,
+    PodSpec, PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile, SecretKeySelector, SecurityContext,
+    Toleration, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use millrace_api::{CallbackSpec, HuggingFaceSource, PersistentVolumeClaimSource, Resources as Amounts, SecretKeyRef};
+use millrace_api::{CallbackSpec, ModelSource, Resources as Amounts, SecretKeyRef};
 
 use super::names::{CONFIG_FILE, CONFIG_HASH, CONTAINER, PORT};
 use super::{Defaults, metadata, names, parts, service_account};
@@ -181,7 +181,8 @@ fn environment(consumer: &Validated) -> Vec<EnvVar> {
         field("POD_NAMESPACE", "metadata.namespace"),
         EnvVar { name: "MILLRACE_GPU_COUNT".into(), value: Some(worker.gpu.count.to_string()), ..EnvVar::default() },
     ];
-    if let Some(token) = hugging_face(consumer).and_then(|source| source.token_secret_ref.as_ref()) {
+    let hugging_face = source(consumer).and_then(|source| source.hugging_face.as_ref());
+    if let Some(token) = hugging_face.and_then(|source| source.token_secret_ref.as_ref()) {
         variables.push(from_secret("HF_TOKEN", token));
     }
     if let Some(callback) = &consumer.spec().output.callback {
@@ -209,6 +210,7 @@ fn from_secret(name: &str, secret: &SecretKeyRef) -> EnvVar {
 const CONFIG_FOLDER: &str = "/etc/millrace";
 const CACHE_FOLDER: &str = "/var/cache/millrace";
 const MODELS_FOLDER: &str = "/models";
+const MODELS_VOLUME: &str = "models";
 
 fn volumes(consumer: &Validated) -> Vec<Volume> {
     let volume = |name: &str| Volume { name: name.into(), ..Volume::default() };
@@ -221,16 +223,22 @@ fn volumes(consumer: &Validated) -> Vec<Volume> {
         Volume { empty_dir: Some(EmptyDirVolumeSource { size_limit, medium: None }), ..volume("cache") },
         Volume { empty_dir: Some(EmptyDirVolumeSource::default()), ..volume("tmp") },
     ];
-    if let Some(claim) = model_claim(consumer) {
-        volumes.push(Volume {
-            persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
-                claim_name: claim.claim_name.clone(),
-                read_only: Some(true),
-            }),
-            ..volume("models")
-        });
-    }
+    volumes.extend(models(consumer));
     volumes
+}
+
+/// The volume that the model lies on, where it is not downloaded.
+fn models(consumer: &Validated) -> Option<Volume> {
+    let ModelSource { persistent_volume_claim: claim, image, .. } = source(consumer)?;
+    let claim = claim
+        .as_ref()
+        .map(|claim| PersistentVolumeClaimVolumeSource { claim_name: claim.claim_name.clone(), read_only: Some(true) });
+    let image = image.as_ref().map(|image| ImageVolumeSource {
+        reference: Some(image.reference.clone()),
+        pull_policy: image.pull_policy.map(|policy| policy.name().into()),
+    });
+    let there = claim.is_some() || image.is_some();
+    there.then(|| Volume { name: MODELS_VOLUME.into(), persistent_volume_claim: claim, image, ..Volume::default() })
 }
 
 fn mounts(consumer: &Validated) -> Vec<VolumeMount> {
@@ -242,18 +250,14 @@ fn mounts(consumer: &Validated) -> Vec<VolumeMount> {
     };
     let mut mounts =
         vec![mount("config", CONFIG_FOLDER, true), mount("cache", CACHE_FOLDER, false), mount("tmp", "/tmp", false)];
-    if model_claim(consumer).is_some() {
-        mounts.push(mount("models", MODELS_FOLDER, true));
+    if models(consumer).is_some() {
+        mounts.push(mount(MODELS_VOLUME, MODELS_FOLDER, true));
     }
     mounts
 }
 
-fn hugging_face(consumer: &Validated) -> Option<&HuggingFaceSource> {
-    consumer.spec().model.source.as_ref()?.hugging_face.as_ref()
-}
-
-fn model_claim(consumer: &Validated) -> Option<&PersistentVolumeClaimSource> {
-    consumer.spec().model.source.as_ref()?.persistent_volume_claim.as_ref()
+fn source(consumer: &Validated) -> Option<&ModelSource> {
+    consumer.spec().model.source.as_ref()
 }
 
 fn some<T>(list: Vec<T>) -> Option<Vec<T>> {

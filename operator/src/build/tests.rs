@@ -1,6 +1,6 @@
 //! Golden objects, and what does and does not reach the pod template.
 
-use k8s_openapi::api::core::v1::PodTemplateSpec;
+use k8s_openapi::api::core::v1::{PodSpec, PodTemplateSpec};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -186,6 +186,23 @@ fn secrets_come_from_where_the_spec_says() {
         ("/spec/output/callback", json!({ "secretRef": { "name": "hooks", "key": "secret" } })),
     ]);
     assert_eq!(secret_of(&pod, "MILLRACE_CALLBACK_SECRET"), Some(("hooks".into(), "secret".into())));
+}
+
+#[test]
+fn a_model_in_an_image_is_a_volume_where_the_worker_looks() {
+    let of =
+        |image: Value| template(&[("/spec/model", json!({ "task": "TextToImage", "source": { "image": image } }))]);
+    let one = of(json!({ "reference": "registry/sdxl:1", "path": "sdxl" }));
+    let pod = one.spec.clone().unwrap();
+    let volume = |pod: &PodSpec| pod.volumes.clone().unwrap().pop().unwrap();
+    let expected = json!({ "name": "models", "image": { "reference": "registry/sdxl:1" } });
+    assert_eq!(serde_json::to_value(volume(&pod)).unwrap(), expected);
+    let mount = serde_json::to_value(pod.containers[0].volume_mounts.as_ref().unwrap().last()).unwrap();
+    assert_eq!(mount, json!({ "name": "models", "mountPath": "/models", "readOnly": true }));
+
+    let never = of(json!({ "reference": "registry/sdxl:1", "pullPolicy": "Never" })).spec.unwrap();
+    assert_eq!(volume(&never).image.unwrap().pull_policy.as_deref(), Some("Never"));
+    assert_ne!(of(json!({ "reference": "registry/sdxl:2", "path": "sdxl" })), one, "another image is a rollout");
 }
 
 #[test]

@@ -187,8 +187,8 @@ impl<'a> View<'a> {
     fn stalled(&self) -> Option<Finding> {
         let kind = condition::STALLED;
         if let Some((reason, message)) = self.obstacle() {
-            let hopeless = reason == reason::INVALID_SPEC || reason == reason::NAME_TAKEN;
-            return hopeless.then(|| yes(kind, reason, message));
+            let hopeless = [reason::INVALID_SPEC, reason::NAME_TAKEN, reason::IMAGE_VOLUMES_UNSUPPORTED];
+            return hopeless.contains(&reason).then(|| yes(kind, reason, message));
         }
         let error = self.queue_error().filter(|error| error.needs_a_change())?;
         Some(yes(kind, error.reason(), error.to_string()))

@@ -216,6 +216,30 @@ fn kubernetes_own_words_for_pods() {
 }
 
 #[test]
+fn a_pull_of_the_model_is_told_from_one_of_the_worker() {
+    for (reference, message, of_model) in [
+        ("registry/sdxl:1", "Back-off pulling image \"registry/sdxl:1\": ErrImagePull: not found", true),
+        ("sdxl", "failed to pull and unpack image \"docker.io/library/sdxl:latest\": not found", true),
+        ("registry/sdxl:1", "image pull failed for registry/sdxl:1 because the registry is unavailable: 503", true),
+        ("sdxl:1", "Container image \"sdxl:1\" is not present with pull policy of Never", true),
+        ("sdxl:1", "Back-off pulling image \"worker-sdxl:1\"", false),
+        ("sdxl:1", "Back-off pulling image \"sdxl:12\"", false),
+        ("sdxl:1", "secret \"aws\" not found", false),
+    ] {
+        let state = json!({ "state": { "waiting": { "reason": "ErrImagePull", "message": message } } });
+        let mut waiting = (*pod(&container(&state))).clone();
+        let volumes =
+            json!({ "containers": [], "volumes": [{ "name": "models", "image": { "reference": reference } }] });
+        waiting.spec = serde_json::from_value(volumes).unwrap();
+        let mut trouble = seen(4, 0);
+        trouble.pods = vec![Arc::new(waiting)];
+        let words = self::message(&of(&trouble), "WorkersAvailable");
+        assert!(words.contains(message), "{words}");
+        assert_eq!(words.contains("spec.model.source.image"), of_model, "{words}");
+    }
+}
+
+#[test]
 fn a_pod_that_is_on_its_way_is_no_trouble() {
     let mut starting = seen(4, 0);
     starting.pods = vec![pod(&container(&json!({ "state": { "waiting": { "reason": "ContainerCreating" } } })))];

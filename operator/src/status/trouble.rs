@@ -58,7 +58,25 @@ fn refused(deployment: &Deployment) -> Option<Trouble> {
 fn of_containers(pod: &Pod) -> Option<Trouble> {
     let statuses = pod.status.as_ref()?.container_statuses.as_ref()?;
     let (reason, what) = statuses.iter().filter(|c| !c.ready).find_map(of_container)?;
-    Some(Trouble { reason, message: format!("pod {}: {what}", pod.name_any()) })
+    // The kubelet reports it as if it were the container's own image.
+    let of_model = model_image(pod).is_some_and(|image| tells_of(&what, image));
+    let whose = if of_model { "; it is the model's: spec.model.source.image" } else { "" };
+    Some(Trouble { reason, message: format!("pod {}: {what}{whose}", pod.name_any()) })
+}
+
+/// The image that is mounted as the model.
+fn model_image(pod: &Pod) -> Option<&str> {
+    let volumes = pod.spec.as_ref()?.volumes.as_ref()?;
+    volumes.iter().find_map(|volume| volume.image.as_ref()?.reference.as_deref())
+}
+
+/// Whether a message names this image, as it was written or in full: `docker.io/library/` before, `:latest` behind.
+fn tells_of(message: &str, image: &str) -> bool {
+    let words = message.split(|c: char| c.is_whitespace() || c == '"');
+    words.map(|word| word.trim_end_matches([':', ',', ';', '.'])).any(|word| {
+        let before = word.strip_suffix(":latest").unwrap_or(word).strip_suffix(image.trim_end_matches(":latest"));
+        before.is_some_and(|before| before.is_empty() || before.ends_with('/'))
+    })
 }
 
 fn of_container(container: &ContainerStatus) -> Option<(String, String)> {

@@ -20,7 +20,9 @@ use millrace_api::ModelSource;
 pub use error::SourceError;
 pub use progress::Progress;
 
-/// Where the operator mounts a claim that holds models, read-only.
+use volume::Volume;
+
+/// Where the operator mounts a claim or an image that holds models, read-only.
 pub const VOLUME_MOUNT: &str = "/models";
 
 /// A model that is on this machine.
@@ -28,7 +30,8 @@ pub const VOLUME_MOUNT: &str = "/models";
 pub struct Fetched {
     /// The folder that holds `model_index.json` and the components.
     pub dir: PathBuf,
-    /// Exactly what was fetched: the commit, or a digest of the objects' ETags. None for a volume, which has neither.
+    /// Exactly what was fetched: the commit, a digest of the objects' ETags, or the image's digest or reference. None for
+    /// a claim, which has nothing of the kind.
     pub revision: Option<String>,
 }
 
@@ -42,19 +45,17 @@ pub async fn fetch(
     region: Option<&str>,
     progress: &Progress,
 ) -> Result<Fetched, SourceError> {
-    match source {
-        ModelSource { hugging_face: Some(hub), s3: None, persistent_volume_claim: None } => {
+    let ModelSource { hugging_face, s3, persistent_volume_claim, image } = source;
+    match (hugging_face, s3, persistent_volume_claim, image) {
+        (Some(hub), None, None, None) => {
             let token = std::env::var("HF_TOKEN").ok().filter(|token| !token.is_empty());
             hugging_face::fetch(hub, token, cache, progress).await
         }
-        ModelSource { hugging_face: None, s3: Some(s3), persistent_volume_claim: None } => {
-            s3::fetch(s3, region, cache, progress).await
-        }
-        ModelSource { hugging_face: None, s3: None, persistent_volume_claim: Some(claim) } => {
-            volume::fetch(claim, Path::new(VOLUME_MOUNT)).await
-        }
+        (None, Some(s3), None, None) => s3::fetch(s3, region, cache, progress).await,
+        (None, None, Some(claim), None) => volume::fetch(&Volume::Claim(claim), Path::new(VOLUME_MOUNT)).await,
+        (None, None, None, Some(image)) => volume::fetch(&Volume::Image(image), Path::new(VOLUME_MOUNT)).await,
         _ => Err(SourceError::Invalid {
-            problem: "set exactly one of huggingFace, s3, persistentVolumeClaim in model.source".into(),
+            problem: "set exactly one of huggingFace, s3, persistentVolumeClaim, image in model.source".into(),
         }),
     }
 }
@@ -71,9 +72,16 @@ mod tests {
             variant: None,
         };
         let s3 = millrace_api::S3Source { uri: "s3://m/".into(), region: None, endpoint: None, variant: None };
+        let image = millrace_api::ImageSource {
+            reference: "sdxl:1".into(),
+            pull_policy: None,
+            path: String::new(),
+            variant: None,
+        };
         let none = ModelSource::default();
-        let both = ModelSource { s3: Some(s3), persistent_volume_claim: Some(claim), ..ModelSource::default() };
-        for source in [none, both] {
+        let with_s3 = ModelSource { s3: Some(s3), persistent_volume_claim: Some(claim.clone()), ..none.clone() };
+        let with_image = ModelSource { image: Some(image), persistent_volume_claim: Some(claim), ..none.clone() };
+        for source in [none, with_s3, with_image] {
             let error = fetch(&source, Path::new("cache"), None, &Progress::new("m")).await.unwrap_err();
             assert_eq!(error.reason(), "ModelSourceInvalid");
         }
