@@ -1,6 +1,6 @@
 """The tiny models of the goldens, as diffusers would publish them: their configs, their tokenizer, and their folders.
 
-    python models.py MODEL SEED FOLDER    # one of them, with its weights; MODEL may be mid, which is for bench/images
+    python models.py MODEL SEED FOLDER    # one of them, with its weights; MODEL may be mid, for bench/images, or large, for memory
 """
 import json
 import pathlib
@@ -94,6 +94,12 @@ MID_UNET = SDXL_UNET | dict(
 )
 
 
+# Stable Diffusion 1.5 in its own size: what memory it takes does not depend on what its weights are
+LARGE_UNET = SD_UNET | dict(
+    sample_size=64, block_out_channels=[320, 640, 1280, 1280], layers_per_block=2, norm_num_groups=32, attention_head_dim=8,
+    cross_attention_dim=768)
+
+
 def index(pipeline, scheduler, xl, **more):
     """model_index.json."""
     parts = {
@@ -149,6 +155,10 @@ def configs(name, tokens):
                                unet=unet(**SDXL_UNET) | dict(in_channels=9)),
         "inpaint": one | dict(model_index=index("StableDiffusionInpaintPipeline", "PNDMScheduler", False),
                               unet=plain | dict(in_channels=9)),
+        "large": one | dict(
+            model_index=index("StableDiffusionPipeline", "PNDMScheduler", False), unet=unet(**SD_UNET) | LARGE_UNET,
+            text_encoder=encoder(49408, "quick_gelu", 12, 768) | dict(intermediate_size=3072, num_attention_heads=12),
+            vae=vae(0.18215, block_out_channels=[128, 256, 512, 512], layers_per_block=2, norm_num_groups=32, sample_size=512)),
         "mid": xl | dict(
             model_index=index("StableDiffusionXLPipeline", "EulerDiscreteScheduler", True),
             text_encoder=encoder(tokens, "quick_gelu", 6, 512), text_encoder_2=encoder(tokens, "gelu", 6, 512, 512),
