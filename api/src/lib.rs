@@ -32,7 +32,7 @@ pub use drain::{
 };
 pub use key_template::{KeyFields, KeyTemplate, KeyTemplateError};
 pub use model::{
-    BatchSpec, CacheSpec, Device, EmptyDirCache, HuggingFaceSource, ModelSource, ModelSpec,
+    BatchSpec, CacheSpec, ClaimCache, Device, EmptyDirCache, HuggingFaceSource, Medium, ModelSource, ModelSpec,
     PersistentVolumeClaimSource, Precision, S3Source, SecretKeyRef, Task,
 };
 pub use output::{CallbackSpec, ConditionalWrites, OutputSpec, ReplyFormat, ReplySpec};
