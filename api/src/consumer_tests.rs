@@ -90,6 +90,14 @@ fn every_cel_rule_accepts_one_and_refuses_another() {
             "path must be relative to the image's root",
         ),
         (
+            vec![("/spec/model/cache", json!({ "emptyDir": {}, "persistentVolumeClaim": { "claimName": "models" } }))],
+            vec![(
+                "/spec/model/cache",
+                json!({ "emptyDir": { "medium": "Memory" }, "persistentVolumeClaim": { "claimName": "models" } }),
+            )],
+            "emptyDir must not be set beside persistentVolumeClaim",
+        ),
+        (
             vec![("/spec/output/prefix", json!("out/"))],
             vec![("/spec/output/prefix", json!("/out/"))],
             "prefix must not begin with '/'",

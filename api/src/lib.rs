@@ -32,8 +32,8 @@ pub use drain::{
 };
 pub use key_template::{KeyFields, KeyTemplate, KeyTemplateError};
 pub use model::{
-    BatchSpec, CacheSpec, Device, EmptyDirCache, HuggingFaceSource, ImagePullPolicy, ImageSource, ModelSource,
-    ModelSpec, PersistentVolumeClaimSource, Precision, S3Source, SecretKeyRef, Task,
+    BatchSpec, CacheSpec, ClaimCache, Device, EmptyDirCache, HuggingFaceSource, ImagePullPolicy, ImageSource, Medium,
+    ModelSource, ModelSpec, PersistentVolumeClaimSource, Precision, S3Source, SecretKeyRef, Task,
 };
 pub use output::{CallbackSpec, ConditionalWrites, OutputSpec, ReplyFormat, ReplySpec};
 pub use queue::{AllowSpec, BodyFormat, InvalidInputPolicy, MappingSpec, QueueSpec, RetrySpec};

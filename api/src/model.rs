@@ -313,11 +313,17 @@ impl Default for BatchSpec {
 /// Where downloaded weights are kept.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "kube", derive(kube::KubeSchema))]
+#[cfg_attr(feature = "kube", x_kube(validation = Rule::new("!has(self.persistentVolumeClaim) || !has(self.emptyDir) || !(has(self.emptyDir.sizeLimit) || has(self.emptyDir.medium))").message("emptyDir must not be set beside persistentVolumeClaim in model.cache")))]
+#[cfg_attr(all(test, feature = "kube"), x_kube(cel))]
 #[serde(rename_all = "camelCase")]
 pub struct CacheSpec {
     /// A volume that lives as long as the pod.
     #[serde(default)]
     pub empty_dir: EmptyDirCache,
+
+    /// A volume that workers share, instead: one of them downloads a model, the others wait and find it there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub persistent_volume_claim: Option<ClaimCache>,
 }
 
 /// A volume that lives as long as the pod.
@@ -329,6 +335,39 @@ pub struct EmptyDirCache {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "kube", schemars(length(max = 32), regex(pattern = r"^[0-9]+(\.[0-9]+)?([KMGTPE]i?)?$")))]
     pub size_limit: Option<String>,
+
+    /// Memory: the files are kept in memory instead of on the node's disk, and count against the worker's memory limit
+    /// as long as the pod lives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub medium: Option<Medium>,
+}
+
+/// What a volume that lives as long as the pod is made of, if not of the node's disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
+pub enum Medium {
+    /// The node's memory.
+    Memory,
+}
+
+impl Medium {
+    /// The word that Kubernetes has for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "Memory",
+        }
+    }
+}
+
+/// A volume that workers share.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kube", derive(kube::KubeSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct ClaimCache {
+    /// The claim's name, in the QueueConsumer's namespace. Workers write to it, so for more than one node it must be
+    /// ReadWriteMany.
+    #[cfg_attr(feature = "kube", schemars(length(min = 1, max = 253)))]
+    pub claim_name: String,
 }
 
 fn default_revision() -> String {

@@ -4,9 +4,9 @@
 //! start stays up, unready, and says why. Stop: no more receives; running jobs get the grace period; what is left goes
 //! back to the queue at once; the last deletes go out; exit. A second signal ends the grace period.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use millrace_api::{CallbackSpec, DRAIN_LAPSES, is_fifo};
 use tokio::sync::Semaphore;
@@ -25,8 +25,8 @@ use crate::inputs::Inputs;
 use crate::lanes::Lanes;
 use crate::lease::Leases;
 use crate::message::Message;
-use crate::metrics::Metrics;
-use crate::model::source::{Fetched, Progress, fetch};
+use crate::metrics::{Metrics, Startup};
+use crate::model::source::{Progress, fetch};
 use crate::model::thread::EngineThread;
 use crate::model::{LoadError, Request};
 use crate::pipeline::Pipeline;
@@ -66,6 +66,7 @@ impl Use for Consume {
 }
 
 async fn consume<E: Served>(config: Config, stop: Stop) -> anyhow::Result<()> {
+    let began = Instant::now();
     let Stop { stop, abort } = stop;
     let capacity = usize::try_from(config.worker.model.batch.max_size).unwrap_or(1);
     let state = Arc::new(State::new(worker_name(), capacity as u32));
@@ -90,11 +91,17 @@ async fn consume<E: Served>(config: Config, stop: Stop) -> anyhow::Result<()> {
     let secret = std::env::var(CallbackSpec::VARIABLE).ok();
     let announcer =
         Announcer::new(clients.sqs.clone(), &config.worker, secret, Arc::clone(&metrics), Arc::clone(&state))?;
-    let (redrive, written, engine) = tokio::join!(
-        queue.clone().watch_redrive(Arc::clone(&state), stop.clone()),
-        bucket.wait(state.worker(), &stop),
-        load::<E>(&config, &state, &metrics, &stop),
-    );
+    metrics.startup(Startup::Configure, began.elapsed());
+    let reach = async {
+        let began = Instant::now();
+        let reached = tokio::join!(
+            queue.clone().watch_redrive(Arc::clone(&state), stop.clone()),
+            bucket.wait(state.worker(), &stop),
+        );
+        metrics.startup(Startup::Reach, began.elapsed());
+        reached
+    };
+    let ((redrive, written), engine) = tokio::join!(reach, load::<E>(&config, &state, &metrics, &stop),);
     let (Some(redrive), Ok(()), Some(engine)) = (redrive, written, engine) else {
         tracing::info!("stopped before it was ready");
         return Ok(());
@@ -140,11 +147,12 @@ async fn consume<E: Served>(config: Config, stop: Stop) -> anyhow::Result<()> {
         poll: LONG_POLL.min(grace + Duration::from_secs(5)),
         slots,
         state: Arc::clone(&state),
-        metrics,
+        metrics: Arc::clone(&metrics),
         pulse,
     };
     state.set_loaded();
-    tracing::info!(worker = state.worker(), capacity, "ready");
+    metrics.startup(Startup::Total, began.elapsed());
+    tracing::info!(worker = state.worker(), capacity, startup = metrics.startup_in_words(), "ready");
     work(pipeline, receiver, &state, stop, grace).await;
     // nothing is held any more, so nobody misses a heartbeat
     beats.cancel();
@@ -253,17 +261,26 @@ pub async fn load_once<E: Served>(
     let spec = &config.worker.model;
     E::check_defaults(&spec.parameters)
         .map_err(|e| LoadError { reason: "InvalidParameters", message: e.to_string() })?;
-    let fetched = match &spec.source {
-        Some(source) => {
-            let cache = std::env::var_os("MILLRACE_CACHE_DIR").map_or_else(|| PathBuf::from(CACHE), PathBuf::from);
-            let fetched = fetch(source, &cache, Some(&config.queue_region), &Progress::new(source.name())).await;
-            fetched.map_err(|e| LoadError { reason: e.reason(), message: e.to_string() })?
-        }
-        None => Fetched { dir: PathBuf::new(), revision: None },
-    };
-    let how = Loading::new(spec, &fetched.dir);
-    let engine = EngineThread::start(move || E::load(&how), Arc::clone(metrics)).await?;
+    let Some(source) = &spec.source else { return start::<E>(config, metrics, &PathBuf::new()).await };
+    let cache = std::env::var_os("MILLRACE_CACHE_DIR").map_or_else(|| PathBuf::from(CACHE), PathBuf::from);
+    let began = Instant::now();
+    let (fetched, hold) = fetch(source, &cache, Some(&config.queue_region), &Progress::new(source.name()))
+        .await
+        .map_err(|e| LoadError { reason: e.reason(), message: e.to_string() })?;
+    metrics.startup(Startup::Fetch, began.elapsed());
+    let engine = start::<E>(config, metrics, &fetched.dir).await?;
+    tokio::spawn(hold.release());
     Ok(engine.with_revision(fetched.revision))
+}
+
+/// Loads the model that lies in `dir`.
+async fn start<E: Served>(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+    dir: &Path,
+) -> Result<EngineThread<E::Request>, LoadError> {
+    let how = Loading::new(&config.worker.model, dir);
+    EngineThread::start(move || E::load(&how), Arc::clone(metrics)).await
 }
 
 /// The pod's name, else the host's.

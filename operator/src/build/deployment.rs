@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use millrace_api::{CallbackSpec, ModelSource, Resources as Amounts, SecretKeyRef};
+use millrace_api::{CacheSpec, CallbackSpec, ModelSource, Resources as Amounts, SecretKeyRef};
 
 use super::names::{CONFIG_FILE, CONFIG_HASH, CONTAINER, PORT};
 use super::{Defaults, metadata, names, parts, service_account};
@@ -214,13 +214,12 @@ const MODELS_VOLUME: &str = "models";
 
 fn volumes(consumer: &Validated) -> Vec<Volume> {
     let volume = |name: &str| Volume { name: name.into(), ..Volume::default() };
-    let size_limit = consumer.spec().model.cache.empty_dir.size_limit.clone().map(Quantity);
     let mut volumes = vec![
         Volume {
             config_map: Some(ConfigMapVolumeSource { name: consumer.name(), ..ConfigMapVolumeSource::default() }),
             ..volume("config")
         },
-        Volume { empty_dir: Some(EmptyDirVolumeSource { size_limit, medium: None }), ..volume("cache") },
+        cache(&consumer.spec().model.cache, volume("cache")),
         Volume { empty_dir: Some(EmptyDirVolumeSource::default()), ..volume("tmp") },
     ];
     volumes.extend(models(consumer));
@@ -239,6 +238,20 @@ fn models(consumer: &Validated) -> Option<Volume> {
     });
     let there = claim.is_some() || image.is_some();
     there.then(|| Volume { name: MODELS_VOLUME.into(), persistent_volume_claim: claim, image, ..Volume::default() })
+}
+
+/// Where downloads are kept; `volume` has its name.
+fn cache(spec: &CacheSpec, volume: Volume) -> Volume {
+    if let Some(claim) = &spec.persistent_volume_claim {
+        let claim_name = claim.claim_name.clone();
+        let source = PersistentVolumeClaimVolumeSource { claim_name, read_only: None };
+        return Volume { persistent_volume_claim: Some(source), ..volume };
+    }
+    let source = EmptyDirVolumeSource {
+        size_limit: spec.empty_dir.size_limit.clone().map(Quantity),
+        medium: spec.empty_dir.medium.map(|medium| medium.name().into()),
+    };
+    Volume { empty_dir: Some(source), ..volume }
 }
 
 fn mounts(consumer: &Validated) -> Vec<VolumeMount> {

@@ -71,7 +71,7 @@ fn everything() -> Vec<(&'static str, Value)> {
                 "precision": "F16",
                 "parameters": { "steps": 4, "guidance_scale": 0.5, "scheduler": "on" },
                 "batch": { "maxSize": 4, "maxWaitMilliseconds": 20 },
-                "cache": { "emptyDir": { "sizeLimit": "40Gi" } },
+                "cache": { "emptyDir": { "sizeLimit": "40Gi", "medium": "Memory" } },
             }),
         ),
         ("/spec/output/keyTemplate", json!("{message_id}.{extension}")),
@@ -165,6 +165,23 @@ fn without_gpus_none_is_asked_for_or_tolerated() {
     let pod = template(&[("/spec/worker/gpu", json!({ "count": 0 }))]).spec.unwrap();
     assert_eq!(pod.tolerations, None);
     assert_eq!(pod.containers[0].resources.clone().unwrap_or_default().limits, None);
+}
+
+/// What the volume of this name is made of.
+fn volume(pod: &PodTemplateSpec, name: &str) -> Value {
+    let mut volumes = pod.spec.as_ref().unwrap().volumes.iter().flatten();
+    let volume = volumes.find(|volume| volume.name == name).unwrap();
+    serde_json::to_value(volume).unwrap()
+}
+
+#[test]
+fn the_cache_is_on_what_the_spec_says() {
+    let of = |cache: Value| volume(&template(&[("/spec/model/cache", cache)]), "cache");
+    assert_eq!(of(json!({})), json!({ "name": "cache", "emptyDir": {} }));
+    let memory = json!({ "medium": "Memory", "sizeLimit": "10Gi" });
+    assert_eq!(of(json!({ "emptyDir": memory })), json!({ "name": "cache", "emptyDir": memory }));
+    let claim = json!({ "name": "cache", "persistentVolumeClaim": { "claimName": "models" } });
+    assert_eq!(of(json!({ "persistentVolumeClaim": { "claimName": "models" } })), claim);
 }
 
 /// The Secret and key that an environment variable comes from.

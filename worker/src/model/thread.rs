@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::session::{Joined, Session};
 use super::stepwise::Finish;
 use super::{Engine, Item, LoadError, Product, Request, RunError};
-use crate::metrics::{Device, Metrics};
+use crate::metrics::{Device, Metrics, Startup};
 
 /// A batch's results in order, and how long the engine had it.
 pub type Ran = (Vec<Result<Product, RunError>>, Duration);
@@ -58,7 +58,7 @@ impl<R: Request> EngineThread<R> {
         let (ends, expected) = watch::channel(Vec::new());
         let own = move || {
             let began = Instant::now();
-            let ready = load_and_warm(load);
+            let ready = load_and_warm(load, &metrics);
             metrics.device(Device::Starting, began.elapsed().as_secs_f64());
             match ready {
                 Ok(mut engine) => {
@@ -129,13 +129,17 @@ fn ended() -> RunError {
     RunError::Model("the model's thread has ended".into())
 }
 
-fn load_and_warm<E: Engine>(load: impl FnOnce() -> Result<E, LoadError>) -> Result<E, LoadError> {
+fn load_and_warm<E: Engine>(load: impl FnOnce() -> Result<E, LoadError>, metrics: &Metrics) -> Result<E, LoadError> {
     let both = || {
+        let began = Instant::now();
         let mut engine = load()?;
+        let loaded = Instant::now();
+        metrics.startup(Startup::Load, loaded - began);
         engine.warm_up().map_err(|e| LoadError {
             reason: if matches!(e, RunError::OutOfMemory(_)) { "OutOfMemory" } else { "WarmUpFailed" },
             message: format!("the first forward failed: {e}"),
         })?;
+        metrics.startup(Startup::WarmUp, loaded.elapsed());
         Ok(engine)
     };
     catch_unwind(AssertUnwindSafe(both))

@@ -71,6 +71,48 @@ async fn a_prompt_becomes_a_picture() {
 }
 
 #[tokio::test]
+async fn the_phases_of_a_start_are_told() {
+    lab::with("startup", async |lab| {
+        upload_model(lab).await;
+        let mut worker = program::start(lab, "a", settings(lab));
+        worker.until_ready().await;
+        let page = worker.get("/metrics").await.unwrap().body;
+        let seconds = |phase: &str| -> f64 {
+            let is = |line: &&str| {
+                line.starts_with("millrace_worker_startup_seconds{") && line.contains(&format!("phase=\"{phase}\""))
+            };
+            let line = page.lines().find(is).unwrap_or_else(|| panic!("no {phase}: {page}"));
+            line.rsplit(' ').next().unwrap().parse().unwrap()
+        };
+        let phases = ["configure", "fetch", "load", "warm_up"].map(seconds);
+        assert!(phases.iter().all(|seconds| *seconds > 0.0) && seconds("reach") > 0.0, "{page}");
+        assert!(phases.iter().sum::<f64>() <= seconds("total"), "{page}");
+        let ready = worker.log().lines().find(|line| line.contains("ready")).map(str::to_owned).unwrap();
+        assert!(
+            ["configure", "reach", "fetch", "load", "warm_up", "total"].iter().all(|p| ready.contains(p)),
+            "{ready}"
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn workers_that_share_a_cache_download_once() {
+    lab::with("shared", async |lab| {
+        upload_model(lab).await;
+        let cache = lab.folder.path().join("shared");
+        let env = [program::CREDENTIALS, &[("MILLRACE_CACHE_DIR", cache.to_str().unwrap())]].concat();
+        let mut workers = ["a", "b", "c"].map(|name| program::start_with(lab, name, settings(lab), &env));
+        for worker in &mut workers {
+            worker.until_ready().await;
+        }
+        let downloads = workers.iter().filter(|worker| worker.log().contains(" downloaded in ")).count();
+        assert_eq!(downloads, 1, "{}", workers.map(|worker| worker.log()).concat());
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_picture_from_a_picture_can_be_watched() {
     lab::with("watched", async |lab| {
         let dir = upload_model(lab).await;

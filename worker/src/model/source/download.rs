@@ -1,24 +1,26 @@
-//! Brings a cache folder in step with a store: a few files at a time, each written beside its place and moved there when
-//! it is whole. A manifest remembers what every file was, so what has not changed is not downloaded again.
+//! Brings a cache folder in step with a store, or waits for the worker that does so. A manifest remembers what every file
+//! was, so what has not changed is not downloaded again.
 
-use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt, stream};
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use tokio::fs;
-use tokio::io::{AsyncWriteExt, BufWriter};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
+use super::cache::{Cache, create_folder};
 use super::error::SourceError;
+use super::lock::Lock;
+use super::part::{Part, Writer};
 use super::pick::pick;
 use super::store::{RemoteFile, Store};
-use super::{Fetched, Progress};
+use super::{Fetched, Hold, Progress};
+use crate::run::worker_name;
 
-/// Files on their way at a time: enough to fill a 10 Gbit/s line from S3 without starving small nodes of memory.
-const PARALLEL: usize = 4;
+/// Requests that bring bytes at a time, over all files: what fills a 10 Gbit/s line from S3, which gives each some
+/// 90 MB/s. Each needs a megabyte or two.
+const STREAMS: usize = 16;
 /// Attempts in a row that bring nothing before a file is given up; any bytes that come start the count anew.
 const ATTEMPTS: u32 = 5;
 /// Wait before the second attempt; doubled for each one after it.
@@ -27,132 +29,264 @@ const BACKOFF: Duration = Duration::from_millis(500);
 const ANSWER: Duration = Duration::from_secs(90);
 /// Longest pause between two pieces of a file.
 pub(super) const STALL: Duration = Duration::from_secs(20);
-const WRITE_BUFFER: usize = 1 << 20;
+/// How soon a worker that waits for others looks whether it still must; a little later each time, up to `SLOWEST` times
+/// as late.
+const LOOK: Duration = Duration::from_millis(500);
+const SLOWEST: u32 = 4;
+/// How often it says so.
+const SAY: Duration = Duration::from_secs(10);
 
-/// Fetches the model in `store` into `folder`. Where the store cannot be reached and the folder holds the whole model
-/// from before, that is used.
+/// What a store holds of a model, as far as it is loaded.
+struct Wanted {
+    files: Vec<RemoteFile>,
+    revision: String,
+}
+
+/// Fetches the model in `store` into `folder`, alone or after others. Where the store cannot be reached and the folder
+/// holds the whole model from before, that is used.
 pub(super) async fn fetch<S: Store>(
     store: &S,
     variant: Option<&str>,
     folder: &Path,
     progress: &Progress,
-) -> Result<Fetched, SourceError> {
-    let mut cache =
-        Cache::open(folder, format!("{} {} {}", store.endpoint(), store.name(), variant.unwrap_or("-"))).await?;
-    let listing = match timeout(ANSWER, store.list()).await.unwrap_or_else(|_| Err(no_answer(store, store.name()))) {
-        Ok(listing) => listing,
-        Err(error @ SourceError::Unreachable { .. }) => match cache.whole().await {
-            Some(revision) => {
-                tracing::warn!(%error, "the model's source cannot be reached: using the copy in the cache");
-                return Ok(Fetched { dir: cache.files_dir(), revision: Some(revision) });
+) -> Result<(Fetched, Hold), SourceError> {
+    create_folder(folder).await?;
+    let place = Place { folder, source: source(store, variant), who: worker_name() };
+    let mut lock = Lock::open(folder)?;
+    let mut queue = Queue::default();
+    let mut listed = wanted(store, variant).await;
+    loop {
+        let why = if lock.try_read() {
+            if let Some((fetched, cache)) = place.find(&listed).await {
+                tracing::info!(revision = fetched.revision, "model {} is in the cache", progress.description());
+                return Ok((fetched, Hold::new(lock, cache)));
             }
-            None => return Err(error),
-        },
-        Err(error) => return Err(error),
-    };
+            lock.release();
+            let wanted = listed?;
+            if lock.try_write(&place.who) {
+                let brought = place.bring(store, &wanted, lock.works, progress).await;
+                lock.release();
+                brought?;
+                listed = Ok(wanted);
+                continue;
+            }
+            listed = Ok(wanted);
+            "others that read its former files to have loaded them".to_owned()
+        } else {
+            format!("{} to have downloaded it", lock.writer())
+        };
+        queue.wait(progress, &why).await;
+        if lock.try_read() {
+            // what was listed before the wait may be another state than the one that was waited for
+            lock.release();
+            listed = wanted(store, variant).await;
+        }
+    }
+}
+
+/// What names a model's files, whatever their state: the same for all workers that may share them.
+pub(super) fn source<S: Store>(store: &S, variant: Option<&str>) -> String {
+    format!("{} {} {}", store.endpoint(), store.name(), variant.unwrap_or("-"))
+}
+
+async fn wanted<S: Store>(store: &S, variant: Option<&str>) -> Result<Wanted, SourceError> {
+    let listing = timeout(ANSWER, store.list()).await.unwrap_or_else(|_| Err(no_answer(store, store.name())))?;
     let files = pick(listing.files, variant)
         .map_err(|error| SourceError::Incomplete { what: store.name(), problem: error.to_string() })?;
     let revision = listing.revision.unwrap_or_else(|| digest(&files));
+    Ok(Wanted { files, revision })
+}
 
-    let count = files.len();
-    let missing = cache.prepare(files).await?;
-    progress.begin(missing.iter().map(|file| file.size).sum());
-    if missing.is_empty() {
-        tracing::info!(%revision, "model {} is in the cache", progress.description());
-    } else {
-        tracing::info!(%revision, "model {progress} to download, {} of {count} files", missing.len());
+/// A folder of the cache, and whose it is to be.
+struct Place<'a> {
+    folder: &'a Path,
+    source: String,
+    who: String,
+}
+
+impl Place<'_> {
+    /// What is wanted, if all of it is there; what is there, if nobody can say what is wanted.
+    async fn find(&self, wanted: &Result<Wanted, SourceError>) -> Option<(Fetched, Cache)> {
+        let cache = Cache::read(self.folder, &self.source, &self.who).await;
+        let revision = match wanted {
+            Ok(wanted) => cache.has(&wanted.files).await.then(|| wanted.revision.clone()),
+            Err(error @ SourceError::Unreachable { .. }) => {
+                let whole = cache.whole().await;
+                if whole.is_some() {
+                    tracing::warn!(%error, "the model's source cannot be reached: using the copy in the cache");
+                }
+                whole
+            }
+            Err(_) => None,
+        };
+        revision.map(|revision| (Fetched { dir: cache.files_dir(), revision: Some(revision) }, cache))
     }
-    progress.logged(download_all(store, missing, &revision, &mut cache, progress)).await?;
-    cache.finish(revision.clone()).await?;
-    Ok(Fetched { dir: cache.files_dir(), revision: Some(revision) })
+
+    /// Brings the folder in step.
+    async fn bring<S: Store>(
+        &self,
+        store: &S,
+        wanted: &Wanted,
+        alone: bool,
+        progress: &Progress,
+    ) -> Result<(), SourceError> {
+        let mut cache = Cache::open(self.folder, &self.source, &self.who).await?;
+        let missing = cache.prepare(wanted.files.clone()).await?;
+        let folder = cache.parts(&missing, alone).await?;
+        let (count, of) = (missing.len(), wanted.files.len());
+        let mut parts = Vec::with_capacity(count);
+        for file in missing {
+            parts.push(Part::open(&folder, file, store.piece()).await?);
+        }
+        let (size, bytes): (u64, u64) = parts.iter().fold((0, 0), |(a, b), p| (a + p.file.size, b + p.missing()));
+        progress.begin(bytes);
+        tracing::info!(
+            revision = wanted.revision,
+            resumed_bytes = size - bytes,
+            "model {progress} to download, {count} of {of} files"
+        );
+        let started = Instant::now();
+        progress.logged(download_all(store, &parts, wanted, &mut cache, progress)).await?;
+        cache.finish(wanted.revision.clone()).await?;
+        if !Cache::read(self.folder, &self.source, &self.who).await.has(&wanted.files).await {
+            let problem =
+                "what was downloaded is not in the cache: another worker without file locks may have changed it";
+            return Err(SourceError::Incomplete { what: store.name(), problem: problem.into() });
+        }
+        let seconds = started.elapsed().as_secs_f64();
+        tracing::info!(
+            "model {progress} downloaded in {seconds:.1} s, {:.0} MB/s",
+            bytes as f64 / seconds.max(0.001) / 1e6
+        );
+        Ok(())
+    }
+}
+
+/// Waiting for others.
+#[derive(Default)]
+struct Queue {
+    since: Option<Instant>,
+    said: Option<Instant>,
+    looks: u32,
+}
+
+impl Queue {
+    /// Waits a moment, and says for what every few seconds.
+    async fn wait(&mut self, progress: &Progress, why: &str) {
+        let now = Instant::now();
+        let since = *self.since.get_or_insert(now);
+        if self.said.is_none_or(|said| now - said >= SAY) {
+            self.said = Some(now);
+            let seconds = (now - since).as_secs();
+            tracing::info!(waited_seconds = seconds, "model {}: waiting for {why}", progress.description());
+        }
+        self.looks = (self.looks + 1).min(SLOWEST);
+        // not all at once, so that of several who are refused for each other's sake one gets it
+        sleep((LOOK * self.looks).mul_f64(rand::random_range(0.5..1.5))).await;
+    }
 }
 
 async fn download_all<S: Store>(
     store: &S,
-    files: Vec<RemoteFile>,
-    revision: &str,
+    parts: &[Part],
+    wanted: &Wanted,
     cache: &mut Cache,
     progress: &Progress,
 ) -> Result<(), SourceError> {
-    let (parts, target) = (cache.parts_dir(), cache.files_dir());
-    let mut downloads = stream::iter(files.into_iter().enumerate())
-        .map(|(index, file)| {
-            let (part, target) = (parts.join(index.to_string()), target.join(&file.path));
+    let dir = cache.files_dir();
+    let ranges = parts.iter().flat_map(|part| part.ranges.iter().map(move |range| (part, range)));
+    let mut downloads = stream::iter(ranges)
+        .map(|(part, range)| {
+            let target = dir.join(&part.file.path);
             async move {
-                download(store, &file, revision, &part, &target, progress).await?;
-                Ok::<_, SourceError>(file)
+                download(store, part, range, &wanted.revision, progress).await?;
+                if !part.count_down() {
+                    return Ok(None);
+                }
+                settle(store, part, &wanted.revision, target).await?;
+                Ok::<_, SourceError>(Some(part.file.clone()))
             }
         })
-        .buffer_unordered(PARALLEL);
-    while let Some(file) = downloads.try_next().await? {
-        cache.add(file).await?;
+        .buffer_unordered(STREAMS);
+    while let Some(done) = downloads.try_next().await? {
+        if let Some(file) = done {
+            cache.add(file).await?;
+        }
     }
     Ok(())
 }
 
-/// One file, however often its stream breaks: it goes on from the last byte.
+/// One range of a file, however often its stream breaks: it goes on from the last byte.
 async fn download<S: Store>(
     store: &S,
-    file: &RemoteFile,
+    part: &Part,
+    range: &Range<u64>,
     revision: &str,
-    part: &Path,
-    target: &Path,
     progress: &Progress,
 ) -> Result<(), SourceError> {
-    let mut writer = Part::create(part).await?;
+    let mut writer = part.writer(range).await?;
     let mut attempt = 1;
-    loop {
-        let before = writer.length;
-        match copy(store, file, revision, &mut writer, progress).await {
-            Ok(()) => break,
-            Err(error) if !error.retryable() => return Err(error),
-            Err(error) => {
-                attempt = if writer.length > before { 1 } else { attempt + 1 };
-                if attempt > ATTEMPTS {
-                    return Err(error);
-                }
-                tracing::warn!(%error, file = %file.path, at = writer.length, of = file.size, "download broke off: going on");
-                sleep(BACKOFF * 2_u32.pow(attempt - 1)).await;
+    while !writer.rest().is_empty() {
+        let before = writer.rest();
+        if let Err(error) = copy(store, &part.file, revision, &mut writer, progress).await {
+            attempt = if writer.rest() == before { attempt + 1 } else { 1 };
+            if writer.spoiled || !error.retryable() || attempt > ATTEMPTS {
+                return Err(error);
             }
+            tracing::warn!(%error, file = %part.file.path, at = writer.rest().start, of = part.file.size, "download broke off: going on");
+            sleep(BACKOFF * 2_u32.pow(attempt - 1)).await;
         }
     }
-    writer.finish().await?;
-    if let Some(folder) = target.parent() {
-        fs::create_dir_all(folder).await.map_err(|e| SourceError::cache(folder, e))?;
-    }
-    fs::rename(part, target).await.map_err(|e| SourceError::cache(target, e))
+    writer.finish().await
 }
 
-/// Appends what `writer` lacks of `file`. Ok only when it is whole.
+/// Appends what `writer` lacks of its range. Ok only when that is whole.
 async fn copy<S: Store>(
     store: &S,
     file: &RemoteFile,
     revision: &str,
-    writer: &mut Part<'_>,
+    writer: &mut Writer<'_>,
     progress: &Progress,
 ) -> Result<(), SourceError> {
-    let incomplete =
-        |problem: String| SourceError::Incomplete { what: format!("{} of {}", file.path, store.name()), problem };
-    let silent = || no_answer(store, format!("{} of {}", file.path, store.name()));
-    if writer.length < file.size || file.size == 0 {
-        let mut chunks = timeout(ANSWER, store.open(file, revision, writer.length)).await.map_err(|_| silent())??;
-        while let Some(chunk) = timeout(STALL, chunks.next()).await.map_err(|_| silent())? {
-            let chunk = chunk?;
-            if writer.length + chunk.len() as u64 > file.size {
-                return Err(incomplete(format!(
-                    "more came than the {} bytes that were listed; it may have changed",
-                    file.size
-                )));
-            }
-            writer.write(&chunk).await?;
-            progress.add(chunk.len() as u64);
+    let what = || format!("{} of {}", file.path, store.name());
+    let silent = || no_answer(store, what());
+    let asked = writer.rest();
+    let mut chunks = timeout(ANSWER, store.open(file, revision, asked.clone())).await.map_err(|_| silent())??;
+    while let Some(chunk) = timeout(STALL, chunks.next()).await.map_err(|_| silent())? {
+        let chunk = chunk?;
+        let rest = writer.rest();
+        if chunk.len() as u64 > rest.end - rest.start {
+            writer.spoil().await;
+            let count = asked.end - asked.start;
+            let problem = format!("more came than the {count} bytes that were asked for; it may have changed");
+            return Err(SourceError::Incomplete { what: what(), problem });
+        }
+        writer.write(&chunk).await?;
+        progress.add(chunk.len() as u64);
+    }
+    let rest = writer.rest();
+    if rest.is_empty() {
+        return Ok(());
+    }
+    let problem = format!("it ended after {} of {} bytes", rest.start, file.size);
+    Err(SourceError::Incomplete { what: what(), problem })
+}
+
+/// Moves a file that has come to its place, if it is what the store says.
+async fn settle<S: Store>(store: &S, part: &Part, revision: &str, target: PathBuf) -> Result<(), SourceError> {
+    let what = || format!("{} of {}", part.file.path, store.name());
+    let told = timeout(ANSWER, store.checksum(&part.file, revision)).await.map_err(|_| no_answer(store, what()))??;
+    if let Some(checksum) = told {
+        let name = checksum.algorithm.as_str();
+        if !part.is(checksum).await? {
+            part.discard().await;
+            let problem = format!(
+                "what came does not have the {name} checksum that the store tells; it is downloaded again, and if this lasts upload it again"
+            );
+            return Err(SourceError::Incomplete { what: what(), problem });
         }
     }
-    if writer.length == file.size {
-        Ok(())
-    } else {
-        Err(incomplete(format!("it ended after {} of {} bytes", writer.length, file.size)))
-    }
+    part.finish(&target).await
 }
 
 fn no_answer<S: Store>(store: &S, what: String) -> SourceError {
@@ -166,151 +300,6 @@ fn digest(files: &[RemoteFile]) -> String {
         hash.update(format!("{}\0{}\0", file.path, file.etag));
     }
     hex::encode(hash.finalize())
-}
-
-/// A file while it is written.
-struct Part<'a> {
-    path: &'a Path,
-    file: BufWriter<fs::File>,
-    length: u64,
-}
-
-impl<'a> Part<'a> {
-    async fn create(path: &'a Path) -> Result<Self, SourceError> {
-        let file = fs::File::create(path).await.map_err(|e| SourceError::cache(path, e))?;
-        Ok(Self { path, file: BufWriter::with_capacity(WRITE_BUFFER, file), length: 0 })
-    }
-
-    async fn write(&mut self, chunk: &[u8]) -> Result<(), SourceError> {
-        self.file.write_all(chunk).await.map_err(|e| SourceError::cache(self.path, e))?;
-        self.length += chunk.len() as u64;
-        Ok(())
-    }
-
-    async fn finish(mut self) -> Result<(), SourceError> {
-        self.file.flush().await.map_err(|e| SourceError::cache(self.path, e))
-    }
-}
-
-/// A model's folder in the cache: `files/` is the model, `parts/` what is on its way, `manifest.json` says what is whole.
-struct Cache {
-    folder: PathBuf,
-    manifest: Manifest,
-}
-
-/// What the files are. Kept on disk, and written after every file.
-#[derive(Debug, Default, Serialize, Deserialize)]
-struct Manifest {
-    /// Where they come from; another source starts anew.
-    source: String,
-    /// Set while all of them are there.
-    #[serde(default)]
-    revision: Option<String>,
-    files: BTreeMap<String, Entry>,
-}
-
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Entry {
-    size: u64,
-    etag: String,
-}
-
-impl Cache {
-    async fn open(folder: &Path, source: String) -> Result<Self, SourceError> {
-        let mut cache = Self { folder: folder.to_owned(), manifest: Manifest::default() };
-        // An unreadable manifest is as good as none: everything is downloaded again.
-        let known =
-            fs::read(cache.manifest_path()).await.ok().and_then(|text| serde_json::from_slice::<Manifest>(&text).ok());
-        cache.manifest = known.filter(|known| known.source == source).unwrap_or_default();
-        cache.manifest.source = source;
-        if cache.manifest.files.is_empty() {
-            remove_folder(&cache.files_dir()).await?;
-        }
-        remove_folder(&cache.parts_dir()).await?;
-        for dir in [cache.files_dir(), cache.parts_dir()] {
-            fs::create_dir_all(&dir).await.map_err(|e| SourceError::cache(&dir, e))?;
-        }
-        Ok(cache)
-    }
-
-    fn files_dir(&self) -> PathBuf {
-        self.folder.join("files")
-    }
-
-    fn parts_dir(&self) -> PathBuf {
-        self.folder.join("parts")
-    }
-
-    fn manifest_path(&self) -> PathBuf {
-        self.folder.join("manifest.json")
-    }
-
-    async fn is_whole(&self, path: &str, size: u64) -> bool {
-        fs::metadata(self.files_dir().join(path)).await.is_ok_and(|found| found.is_file() && found.len() == size)
-    }
-
-    /// The revision of the model that is there, if all of it is.
-    async fn whole(&self) -> Option<String> {
-        for (path, entry) in &self.manifest.files {
-            if !self.is_whole(path, entry.size).await {
-                return None;
-            }
-        }
-        self.manifest.revision.clone()
-    }
-
-    /// Deletes what the model no longer has or has otherwise (a loader takes what it finds) and gives what is missing.
-    async fn prepare(&mut self, files: Vec<RemoteFile>) -> Result<Vec<RemoteFile>, SourceError> {
-        let mut stale = std::mem::take(&mut self.manifest.files);
-        let mut missing = Vec::new();
-        for file in files {
-            let entry = Entry { size: file.size, etag: file.etag.clone() };
-            if stale.get(&file.path) == Some(&entry) && self.is_whole(&file.path, file.size).await {
-                stale.remove(&file.path);
-                self.manifest.files.insert(file.path, entry);
-            } else {
-                missing.push(file);
-            }
-        }
-        if !missing.is_empty() || !stale.is_empty() {
-            self.manifest.revision = None;
-            self.save().await?;
-        }
-        for path in stale.into_keys() {
-            let file = self.files_dir().join(path);
-            match fs::remove_file(&file).await {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(SourceError::cache(&file, error));
-                }
-                _ => {}
-            }
-        }
-        Ok(missing)
-    }
-
-    async fn add(&mut self, file: RemoteFile) -> Result<(), SourceError> {
-        self.manifest.files.insert(file.path, Entry { size: file.size, etag: file.etag });
-        self.save().await
-    }
-
-    async fn finish(&mut self, revision: String) -> Result<(), SourceError> {
-        self.manifest.revision = Some(revision);
-        self.save().await
-    }
-
-    async fn save(&self) -> Result<(), SourceError> {
-        let (path, new) = (self.manifest_path(), self.parts_dir().join("manifest.json"));
-        let text = serde_json::to_vec_pretty(&self.manifest).map_err(|e| SourceError::cache(&path, e.into()))?;
-        fs::write(&new, text).await.map_err(|e| SourceError::cache(&new, e))?;
-        fs::rename(&new, &path).await.map_err(|e| SourceError::cache(&path, e))
-    }
-}
-
-async fn remove_folder(folder: &Path) -> Result<(), SourceError> {
-    match fs::remove_dir_all(folder).await {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(SourceError::cache(folder, error)),
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

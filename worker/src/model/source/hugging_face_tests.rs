@@ -30,6 +30,8 @@ struct Hub {
     lost: Mutex<Option<String>>,
     /// The next GET of this file breaks off half-way.
     breaks: Mutex<Option<String>>,
+    /// The content server gives other bytes.
+    damaged: Mutex<bool>,
 }
 
 type Shared = State<Arc<Hub>>;
@@ -160,7 +162,7 @@ async fn resolve(
         .header(header::LOCATION, format!("{}/content/{path}", hub.url))
         .header("x-repo-commit", hub.commit.lock().unwrap().as_str())
         .header("x-linked-size", text.len())
-        .header("x-linked-etag", "\"linked\"")
+        .header("x-linked-etag", format!("\"{}\"", hex::encode(Sha256::digest(&text))))
         .header("x-xet-hash", "abc")
         .body(Body::empty())
         .unwrap()
@@ -171,7 +173,10 @@ async fn content(State(hub): Shared, UrlPath(path): UrlPath<String>, headers: He
 }
 
 fn bytes(hub: &Hub, path: &str, headers: &HeaderMap) -> Response<Body> {
-    let text = Bytes::from(hub.files.lock().unwrap()[path].clone());
+    let mut text = Bytes::from(hub.files.lock().unwrap()[path].clone());
+    if *hub.damaged.lock().unwrap() {
+        text = Bytes::from(vec![b'?'; text.len()]);
+    }
     let range = headers.get(header::RANGE).map(|range| {
         let (from, to) = range.to_str().unwrap().strip_prefix("bytes=").unwrap().split_once('-').unwrap();
         from.parse::<usize>().unwrap()..to.parse::<usize>().unwrap() + 1
@@ -217,7 +222,8 @@ impl Bench {
     }
 
     async fn fetch(&self, source: &HuggingFaceSource, token: Option<&str>) -> Result<Fetched, SourceError> {
-        fetch(source, token.map(str::to_owned), self.cache.path(), &Progress::new("tiny")).await
+        let token = token.map(str::to_owned);
+        fetch(source, token, self.cache.path(), &Progress::new("tiny")).await.map(|(fetched, _)| fetched)
     }
 }
 
@@ -275,6 +281,18 @@ async fn a_broken_download_goes_on_with_a_range() {
     let rest = format!("{path} bytes={half}-{}", UNET.len() - 1);
     assert!(bench.hub.downloads().contains(&rest));
     assert_eq!(std::fs::read_to_string(fetched.dir.join(path)).unwrap(), UNET);
+}
+
+#[tokio::test]
+async fn weights_are_what_lfs_says() {
+    let bench = Bench::new().await;
+    *bench.hub.damaged.lock().unwrap() = true;
+    let error = bench.fetch(&bench.hub.source(), None).await.unwrap_err();
+    assert_eq!(error.reason(), "ModelIncomplete");
+    let path = "unet/diffusion_pytorch_model.safetensors of acme/tiny@main";
+    assert!(error.to_string().contains(path) && error.to_string().contains("sha256"), "{error}");
+    *bench.hub.damaged.lock().unwrap() = false;
+    bench.fetch(&bench.hub.source(), None).await.unwrap();
 }
 
 #[tokio::test]

@@ -1,12 +1,17 @@
 //! Brings a model's files to this machine: from S3, from a Hugging Face hub, or from a volume that is mounted already.
 //!
-//! `fetch` is the whole interface. S3 and the hub are `Store`s: they list and open files; `pick` chooses the ones that a
-//! worker loads, and `download` brings the cache folder in step with them. A file that is there already is not
-//! downloaded again, so a restarted container is ready as soon as the weights are read.
+//! `fetch` is the whole interface. S3 and the hub are `Store`s: they list files and read ranges of them; `pick` chooses
+//! the ones that a worker loads, and `download` brings the cache folder in step with them, or waits for the worker that
+//! does: the cache may be shared. A file that is there already is not downloaded again, so a restarted container is
+//! ready as soon as the weights are read.
 
+mod cache;
+mod checksum;
 mod download;
 mod error;
 mod hugging_face;
+mod lock;
+mod part;
 mod pick;
 mod progress;
 mod s3;
@@ -17,10 +22,12 @@ use std::path::{Path, PathBuf};
 
 use millrace_api::ModelSource;
 
-pub use error::SourceError;
-pub use progress::Progress;
+pub use self::error::SourceError;
+pub use self::progress::Progress;
 
-use volume::Volume;
+use self::cache::Cache;
+use self::lock::Lock;
+use self::volume::Volume;
 
 /// Where the operator mounts a claim or an image that holds models, read-only.
 pub const VOLUME_MOUNT: &str = "/models";
@@ -35,6 +42,25 @@ pub struct Fetched {
     pub revision: Option<String>,
 }
 
+/// Keeps a model's files as they are while they are read. Others may read them too; who wants to change them waits.
+#[derive(Debug)]
+pub struct Hold(Option<(Lock, Cache)>);
+
+impl Hold {
+    fn new(lock: Lock, cache: Cache) -> Self {
+        Self(Some((lock, cache)))
+    }
+
+    /// They have been read: writes them to the disk, where they are not, and lets go of them.
+    pub async fn release(mut self) {
+        if let Some((_, cache)) = &mut self.0
+            && let Err(error) = cache.settle().await
+        {
+            tracing::warn!(%error, "the model may have to be downloaded again when this node is restarted");
+        }
+    }
+}
+
 /// Makes `source` available as a folder, below `cache` where it has to be downloaded.
 ///
 /// `region` is used where an S3 source names none (the queue's). Every call starts from what an earlier one left, so a
@@ -44,20 +70,23 @@ pub async fn fetch(
     cache: &Path,
     region: Option<&str>,
     progress: &Progress,
-) -> Result<Fetched, SourceError> {
+) -> Result<(Fetched, Hold), SourceError> {
     let ModelSource { hugging_face, s3, persistent_volume_claim, image } = source;
-    match (hugging_face, s3, persistent_volume_claim, image) {
+    let mounted = match (hugging_face, s3, persistent_volume_claim, image) {
         (Some(hub), None, None, None) => {
             let token = std::env::var("HF_TOKEN").ok().filter(|token| !token.is_empty());
-            hugging_face::fetch(hub, token, cache, progress).await
+            return hugging_face::fetch(hub, token, cache, progress).await;
         }
-        (None, Some(s3), None, None) => s3::fetch(s3, region, cache, progress).await,
-        (None, None, Some(claim), None) => volume::fetch(&Volume::Claim(claim), Path::new(VOLUME_MOUNT)).await,
-        (None, None, None, Some(image)) => volume::fetch(&Volume::Image(image), Path::new(VOLUME_MOUNT)).await,
-        _ => Err(SourceError::Invalid {
-            problem: "set exactly one of huggingFace, s3, persistentVolumeClaim, image in model.source".into(),
-        }),
-    }
+        (None, Some(s3), None, None) => return s3::fetch(s3, region, cache, progress).await,
+        (None, None, Some(claim), None) => Volume::Claim(claim),
+        (None, None, None, Some(image)) => Volume::Image(image),
+        _ => {
+            return Err(SourceError::Invalid {
+                problem: "set exactly one of huggingFace, s3, persistentVolumeClaim, image in model.source".into(),
+            });
+        }
+    };
+    Ok((volume::fetch(&mounted, Path::new(VOLUME_MOUNT)).await?, Hold(None)))
 }
 
 #[cfg(test)]

@@ -1,19 +1,28 @@
 //! A folder in S3 as a store.
 
+use std::ops::Range;
 use std::path::Path;
 
 use aws_sdk_s3::Client;
-use aws_sdk_s3::config::StalledStreamProtectionConfig;
+use aws_sdk_s3::config::{ResponseChecksumValidation, StalledStreamProtectionConfig};
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::types::{ChecksumMode, ChecksumType};
+use aws_smithy_checksums::ChecksumAlgorithm;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use futures::{StreamExt, stream};
 use millrace_api::S3Source;
 use sha2::{Digest, Sha256};
 
+use super::checksum::Checksum;
 use super::download::{self, STALL};
 use super::error::{SourceError, causes};
 use super::store::{Chunks, Listing, RemoteFile, Store};
-use super::{Fetched, Progress};
+use super::{Fetched, Hold, Progress};
 use crate::aws::{self, Trouble};
+
+/// What one request reads of a larger file.
+const PIECE: u64 = 32 << 20;
 
 /// Fetches the folder that `source.uri` names into a folder of its own below `cache`.
 pub(super) async fn fetch(
@@ -21,7 +30,7 @@ pub(super) async fn fetch(
     region: Option<&str>,
     cache: &Path,
     progress: &Progress,
-) -> Result<Fetched, SourceError> {
+) -> Result<(Fetched, Hold), SourceError> {
     fetch_with(client(source, region).await, source, cache, progress).await
 }
 
@@ -30,11 +39,11 @@ async fn fetch_with(
     source: &S3Source,
     cache: &Path,
     progress: &Progress,
-) -> Result<Fetched, SourceError> {
+) -> Result<(Fetched, Hold), SourceError> {
     let store = S3Folder::new(client, source)?;
-    let id = hex::encode(Sha256::digest(format!("{} {}", store.endpoint(), source.uri)));
-    let folder = cache.join(format!("s3-{}", &id[..16]));
-    download::fetch(&store, source.variant.as_deref(), &folder, progress).await
+    let variant = source.variant.as_deref();
+    let id = hex::encode(&Sha256::digest(download::source(&store, variant))[..8]);
+    download::fetch(&store, variant, &cache.join(format!("s3-{id}")), progress).await
 }
 
 /// A client from the SDK's default credential chain.
@@ -42,6 +51,8 @@ async fn client(source: &S3Source, region: Option<&str>) -> Client {
     // Stores other than AWS do not care about the region, but a signature needs one.
     let region = source.region.as_deref().or(region).unwrap_or("us-east-1");
     let mut config = aws_sdk_s3::config::Builder::from(&aws::sdk_config(region).await)
+        // a range has no checksum of its own: whole files are checked, when they have come
+        .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
         .stalled_stream_protection(StalledStreamProtectionConfig::enabled().grace_period(STALL).build());
     if let Some(endpoint) = &source.endpoint {
         config = config.endpoint_url(endpoint).force_path_style(true);
@@ -56,6 +67,7 @@ struct S3Folder {
     /// Ends in a slash, or is empty for a whole bucket.
     prefix: String,
     endpoint: Option<String>,
+    piece: u64,
 }
 
 impl S3Folder {
@@ -76,7 +88,17 @@ impl S3Folder {
             bucket: bucket.to_owned(),
             prefix,
             endpoint: source.endpoint.clone(),
+            piece: PIECE,
         })
+    }
+
+    fn key(&self, file: &RemoteFile) -> String {
+        format!("{}{}", self.prefix, file.path)
+    }
+
+    /// A file in messages.
+    fn what(&self, file: &RemoteFile) -> String {
+        format!("s3://{}/{}", self.bucket, self.key(file))
     }
 
     fn region(&self) -> String {
@@ -154,17 +176,25 @@ impl Store for S3Folder {
         Ok(Listing { files, revision: None })
     }
 
-    async fn open(&self, file: &RemoteFile, _: &str, from: u64) -> Result<Chunks, SourceError> {
-        let key = format!("{}{}", self.prefix, file.path);
-        let what = format!("s3://{}/{key}", self.bucket);
-        let mut request = self.client.get_object().bucket(&self.bucket).key(key);
+    fn piece(&self) -> u64 {
+        self.piece
+    }
+
+    async fn open(&self, file: &RemoteFile, _: &str, range: Range<u64>) -> Result<Chunks, SourceError> {
+        let what = self.what(file);
+        let mut request = self.client.get_object().bucket(&self.bucket).key(self.key(file));
         if !file.etag.is_empty() {
             request = request.if_match(&file.etag);
         }
-        if from > 0 {
-            request = request.range(format!("bytes={from}-"));
+        if range != (0..file.size) {
+            request = request.range(format!("bytes={}-{}", range.start, range.end - 1));
         }
         let object = request.send().await.map_err(|error| self.failed(what.clone(), "s3:GetObject", &error))?;
+        let length = object.content_length.and_then(|length| u64::try_from(length).ok());
+        if let Some(length) = length.filter(|length| *length != range.end - range.start) {
+            let problem = format!("{length} bytes came for the range {range:?}; it may have changed");
+            return Err(SourceError::Incomplete { what, problem });
+        }
         let endpoint = self.endpoint();
         let chunks =
             stream::unfold(object.body, |mut body| async move { body.next().await.map(|chunk| (chunk, body)) });
@@ -174,6 +204,33 @@ impl Store for S3Folder {
             said: causes(&error),
         };
         Ok(chunks.map(move |chunk| chunk.map_err(&broken)).boxed())
+    }
+
+    /// The checksum that was kept with the object, if it is one of the whole. An ETag is none: it depends on how the
+    /// object was uploaded and encrypted.
+    async fn checksum(&self, file: &RemoteFile, _: &str) -> Result<Option<Checksum>, SourceError> {
+        let mut request = self.client.head_object().bucket(&self.bucket).key(self.key(file));
+        if !file.etag.is_empty() {
+            request = request.if_match(&file.etag);
+        }
+        let answer = request.checksum_mode(ChecksumMode::Enabled).send().await;
+        let object = answer.map_err(|error| self.failed(self.what(file), "s3:GetObject", &error))?;
+        if object.checksum_type() == Some(&ChecksumType::Composite) {
+            return Ok(None);
+        }
+        // the quick ones first
+        let told = [
+            (ChecksumAlgorithm::Crc64Nvme, object.checksum_crc64_nvme()),
+            (ChecksumAlgorithm::Crc32c, object.checksum_crc32_c()),
+            (ChecksumAlgorithm::Crc32, object.checksum_crc32()),
+            (ChecksumAlgorithm::Sha256, object.checksum_sha256()),
+            (ChecksumAlgorithm::Sha1, object.checksum_sha1()),
+        ];
+        // one of many parts is no base64: it ends in their number
+        let read = |(algorithm, text): (_, Option<&str>)| {
+            Some(Checksum { algorithm, value: BASE64_STANDARD.decode(text?).ok()? })
+        };
+        Ok(told.into_iter().find_map(read))
     }
 }
 

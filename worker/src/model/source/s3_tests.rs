@@ -1,12 +1,14 @@
 //! The S3 source against LocalStack (MILLRACE_TEST_ENDPOINT), and against canned answers for what LocalStack never says.
 
+use std::sync::{Arc, Mutex};
+
 use aws_config::meta::credentials::CredentialsProviderChain;
 use aws_config::profile::ProfileFileCredentialsProvider;
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region, retry::RetryConfig};
 use aws_sdk_s3::primitives::ByteStream;
 use axum::Router;
 use axum::body::Body;
-use axum::http::Response;
+use axum::http::{HeaderMap, Method, Response, Uri};
 
 use super::*;
 
@@ -18,6 +20,7 @@ fn client_of(endpoint: &str) -> Client {
         .endpoint_url(endpoint)
         .force_path_style(true)
         .retry_config(RetryConfig::disabled())
+        .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
         .build();
     Client::from_conf(config)
 }
@@ -63,7 +66,7 @@ impl Bucket {
     /// Fetches the folder; also how many bytes were downloaded for it.
     async fn fetch(&self, folder: &str) -> Result<(Fetched, u64), SourceError> {
         let progress = Progress::new("test");
-        let fetched = fetch_with(self.client.clone(), &self.source(folder), self.cache.path(), &progress).await?;
+        let (fetched, _) = fetch_with(self.client.clone(), &self.source(folder), self.cache.path(), &progress).await?;
         Ok((fetched, progress.done_bytes()))
     }
 }
@@ -131,14 +134,30 @@ async fn a_range_goes_on_in_the_listed_object_only() {
     bucket.put("m/model.safetensors", "0123456789").await;
     let store = bucket.store("m");
     let file = store.list().await.unwrap().files.remove(0);
-    let rest: Vec<_> = store.open(&file, "", 4).await.unwrap().collect().await;
+    let rest: Vec<_> = store.open(&file, "", 4..9).await.unwrap().collect().await;
     let rest: Vec<u8> = rest.into_iter().flat_map(|chunk| chunk.unwrap().to_vec()).collect();
-    assert_eq!(rest, b"456789");
+    assert_eq!(rest, b"45678");
 
     bucket.put("m/model.safetensors", "9876543210").await;
-    let error = store.open(&file, "", 4).await.err().unwrap();
+    let error = store.open(&file, "", 4..9).await.err().unwrap();
     assert_eq!(error.reason(), "ModelIncomplete");
     assert!(error.to_string().contains("changed while it was read"), "{error}");
+}
+
+#[tokio::test]
+async fn an_object_has_the_checksum_that_it_was_put_with() {
+    let Some(bucket) = Bucket::new("checksum").await else { return };
+    bucket.put("m/model.safetensors", "0123456789").await;
+    let mut store = bucket.store("m");
+    store.piece = 4;
+    let file = store.list().await.unwrap().files.remove(0);
+    let path = bucket.cache.path().join("file");
+    std::fs::write(&path, "0123456789").unwrap();
+    assert!(store.checksum(&file, "").await.unwrap().unwrap().is_of(&path).unwrap());
+
+    let progress = Progress::new("test");
+    let (fetched, _) = download::fetch(&store, None, &bucket.cache.path().join("m"), &progress).await.unwrap();
+    assert_eq!((read(&fetched, "model.safetensors"), progress.done_bytes()), ("0123456789".into(), 10));
 }
 
 #[tokio::test]
@@ -239,4 +258,89 @@ async fn only_s3_uris_are_taken() {
         let error = S3Folder::new(client_of("http://localhost"), &source(uri, "http://localhost")).err().unwrap();
         assert_eq!(error.reason(), "ModelSourceInvalid", "{uri}");
     }
+}
+
+/// One object, served as S3 does as far as it goes.
+#[derive(Debug, Clone, Copy)]
+struct Object {
+    /// What HEAD says besides.
+    headers: Headers,
+    knows_ranges: bool,
+}
+
+type Requests = Arc<Mutex<Vec<String>>>;
+
+const CONTENT: &str = "0123456789";
+/// Of `CONTENT`.
+const CRC32: &str = "poTHxg==";
+
+impl Object {
+    /// Its server, and the requests that came to it.
+    async fn serve(self) -> (String, Requests) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let requests = Requests::default();
+        let seen = Arc::clone(&requests);
+        let answer = move |method: Method, uri: Uri, headers: HeaderMap| {
+            let header = |name: &str| headers.get(name).map_or("-", |value| value.to_str().unwrap()).to_owned();
+            let (range, etag) = (header("range"), header("if-match"));
+            if !uri.path().ends_with(".safetensors") {
+                let size = CONTENT.len();
+                return std::future::ready(Response::new(Body::from(format!(
+                    "<ListBucketResult><Contents><Key>m/model.safetensors</Key><Size>{size}</Size><ETag>&quot;e&quot;</ETag></Contents></ListBucketResult>"
+                ))));
+            }
+            seen.lock().unwrap().push(format!("{method} {range} {etag}"));
+            let range =
+                range.strip_prefix("bytes=").and_then(|range| range.split_once('-')).filter(|_| self.knows_ranges);
+            let content = range.map_or(CONTENT, |(from, to)| &CONTENT[from.parse().unwrap()..=to.parse().unwrap()]);
+            let response = self.headers.iter().fold(Response::builder(), |r, (name, value)| r.header(*name, *value));
+            let body = if method == Method::HEAD { Body::empty() } else { Body::from(content) };
+            std::future::ready(response.body(body).unwrap())
+        };
+        tokio::spawn(async move { axum::serve(listener, Router::new().fallback(answer)).await });
+        (endpoint, requests)
+    }
+
+    async fn fetch(self) -> (Result<String, SourceError>, Vec<String>) {
+        let (endpoint, requests) = self.serve().await;
+        let mut store = S3Folder::new(client_of(&endpoint), &source("s3://models/m", &endpoint)).unwrap();
+        store.piece = 4;
+        let cache = tempfile::tempdir().unwrap();
+        let fetched = download::fetch(&store, None, cache.path(), &Progress::new("t")).await;
+        let content = fetched.map(|(fetched, _)| read(&fetched, "model.safetensors"));
+        let mut requests = std::mem::take(&mut *requests.lock().unwrap());
+        requests.sort();
+        (content, requests)
+    }
+}
+
+#[tokio::test]
+async fn a_large_object_is_read_in_ranges_of_one_state_and_checked() {
+    let right: Headers = &[("x-amz-checksum-crc32", CRC32), ("x-amz-checksum-type", "FULL_OBJECT")];
+    let (content, requests) = Object { headers: right, knows_ranges: true }.fetch().await;
+    assert_eq!(content.unwrap(), CONTENT);
+    let all = ["GET bytes=0-3 \"e\"", "GET bytes=4-7 \"e\"", "GET bytes=8-9 \"e\"", "HEAD - \"e\""];
+    assert_eq!(requests, all);
+
+    let wrong: Headers = &[("x-amz-checksum-crc32", "AAAAAA==")];
+    let error = Object { headers: wrong, knows_ranges: true }.fetch().await.0.unwrap_err();
+    assert_eq!(error.reason(), "ModelIncomplete");
+    assert!(error.to_string().contains("model.safetensors") && error.to_string().contains("crc32"), "{error}");
+
+    // a checksum of the parts' checksums says nothing of the whole, and not every object has one
+    let composite: Headers = &[("x-amz-checksum-crc32", "AAAAAA==-3"), ("x-amz-checksum-type", "COMPOSITE")];
+    for headers in [composite, &[("x-amz-checksum-crc32", "AAAAAA==-3")], &[]] {
+        assert_eq!(Object { headers, knows_ranges: true }.fetch().await.0.unwrap(), CONTENT, "{headers:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_store_without_ranges_is_noticed_before_anything_is_written() {
+    let (endpoint, _) = Object { headers: &[], knows_ranges: false }.serve().await;
+    let store = S3Folder::new(client_of(&endpoint), &source("s3://models/m", &endpoint)).unwrap();
+    let file = store.list().await.unwrap().files.remove(0);
+    let error = store.open(&file, "", 4..8).await.err().unwrap();
+    assert_eq!(error.reason(), "ModelIncomplete");
+    assert!(error.to_string().contains("10 bytes came for the range 4..8"), "{error}");
 }

@@ -1,10 +1,13 @@
-//! What the download needs from a place that holds files: to list them and to open one from a byte on.
+//! What the download needs from a place that holds files: to list them, to read ranges of one, and to say what its
+//! content must come to.
 
 use std::future::Future;
+use std::ops::Range;
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
+use super::checksum::Checksum;
 use super::error::SourceError;
 
 /// A file as its store lists it.
@@ -53,13 +56,25 @@ pub(super) trait Store: Sync {
     /// Lists the model's files; an error where there are none.
     fn list(&self) -> impl Future<Output = Result<Listing, SourceError>> + Send;
 
-    /// Opens one file from byte `from` on, in the state in which `revision` listed it.
+    /// Most bytes that one request reads; a longer file is read in ranges, several at a time.
+    fn piece(&self) -> u64 {
+        u64::MAX
+    }
+
+    /// Opens these bytes of a file, in the state in which `revision` listed it.
     fn open(
         &self,
         file: &RemoteFile,
         revision: &str,
-        from: u64,
+        range: Range<u64>,
     ) -> impl Future<Output = Result<Chunks, SourceError>> + Send;
+
+    /// What the content of that file must come to, where the store knows.
+    fn checksum(
+        &self,
+        file: &RemoteFile,
+        revision: &str,
+    ) -> impl Future<Output = Result<Option<Checksum>, SourceError>> + Send;
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 mod attention;
 mod box_muller;
+mod conv;
 mod device;
 mod embeddings;
 mod finish;
@@ -16,11 +17,13 @@ mod lora_names;
 mod lora_settings;
 mod make_model;
 mod noise;
+mod norm;
 mod passes;
 mod picture;
 mod pipeline;
 mod png;
 mod request;
+mod resnet;
 mod room;
 mod scheduler;
 mod start;

@@ -129,7 +129,17 @@ fn allowed() -> Option<f64> {
     };
     let limits = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
     let limits = limits.into_iter().filter_map(limit).chain(machine());
-    limits.reduce(f64::min)
+    Some(limits.reduce(f64::min)? - in_memory_files())
+}
+
+/// What files in memory take of it, such as those of a cache that is kept there.
+fn in_memory_files() -> f64 {
+    let accounts = ["/sys/fs/cgroup/memory.stat", "/sys/fs/cgroup/memory/memory.stat"];
+    accounts.into_iter().find_map(|file| shmem(&std::fs::read_to_string(file).ok()?)).unwrap_or_default()
+}
+
+fn shmem(account: &str) -> Option<f64> {
+    account.lines().find_map(|line| line.strip_prefix("shmem "))?.parse().ok()
 }
 
 #[cfg(test)]
@@ -138,6 +148,12 @@ mod tests {
 
     const SMALL: RowShape = RowShape { height: 8, width: 8, tokens: 77 };
     const LARGE: RowShape = RowShape { height: 128, ..SMALL };
+
+    #[test]
+    fn files_in_memory_are_found_in_the_account() {
+        assert_eq!(shmem("anon 1\nfile 7\nshmem 4096\nshmem_thp 5\n"), Some(4096.0));
+        assert_eq!(shmem("anon 1\n"), None);
+    }
 
     #[test]
     fn what_a_pass_took_says_how_many_rows_fit() {

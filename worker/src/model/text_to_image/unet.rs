@@ -2,11 +2,13 @@
 //! (pooled text and the picture's sizes, added to the timestep's embedding) is what candle's own UNet leaves out.
 
 use candle_core::{Module, Result, Tensor};
-use candle_nn::{Conv2d, GroupNorm, VarBuilder, group_norm, ops::silu};
-use candle_transformers::models::stable_diffusion::resnet::ResnetBlock2D;
+use candle_nn::VarBuilder;
 
+use super::conv::Conv;
 use super::embeddings::{Sinusoids, TimeEmbedding};
-use super::unet_blocks::{Shared, Transformer, Unit, conv3, resnet};
+use super::norm::Norm;
+use super::resnet::Resnet;
+use super::unet_blocks::{Shared, Transformer, Unit, conv3};
 use super::unet_config::{Config, Mid, TextTime};
 
 /// A UNet with its weights.
@@ -17,12 +19,12 @@ pub(super) struct UNet {
     /// Width of the guidance's embedding, in models that take it as an input.
     guidance_channels: Option<usize>,
     added: Option<Added>,
-    conv_in: Conv2d,
+    conv_in: Conv,
     down: Vec<DownBlock>,
     mid: Option<MidBlock>,
     up: Vec<UpBlock>,
-    norm_out: GroupNorm,
-    conv_out: Conv2d,
+    norm_out: Norm,
+    conv_out: Conv,
 }
 
 /// The embedding of pooled text and sizes.
@@ -58,19 +60,19 @@ pub(super) struct TextAndSizes {
 #[derive(Debug)]
 struct DownBlock {
     units: Vec<Unit>,
-    downsample: Option<Conv2d>,
+    downsample: Option<Conv>,
 }
 
 #[derive(Debug)]
 struct MidBlock {
-    first: ResnetBlock2D,
-    rest: Option<(Transformer, ResnetBlock2D)>,
+    first: Resnet,
+    rest: Option<(Transformer, Resnet)>,
 }
 
 #[derive(Debug)]
 struct UpBlock {
     units: Vec<Unit>,
-    upsample: Option<Conv2d>,
+    upsample: Option<Conv>,
 }
 
 impl UNet {
@@ -98,12 +100,12 @@ impl UNet {
             time_embedding: TimeEmbedding::new(&vb.pp("time_embedding"), narrow, time_channels, guidance_channels)?,
             guidance_channels,
             added: text_time.map(added).transpose()?,
-            conv_in: conv3(vb.pp("conv_in"), config.in_channels, narrow, 1)?,
+            conv_in: conv3(&vb.pp("conv_in"), config.in_channels, narrow, 1)?,
             down: down.collect::<Result<_>>()?,
             mid: mid_block(&vb.pp("mid_block"), wide, config.mid(), shared)?,
             up: up.collect::<Result<_>>()?,
-            norm_out: group_norm(shared.groups, narrow, shared.epsilon, vb.pp("conv_norm_out"))?,
-            conv_out: conv3(vb.pp("conv_out"), narrow, config.out_channels, 1)?,
+            norm_out: Norm::new(&vb.pp("conv_norm_out"), shared.groups, narrow, shared.epsilon)?,
+            conv_out: conv3(&vb.pp("conv_out"), narrow, config.out_channels, 1)?,
         })
     }
 
@@ -145,7 +147,7 @@ impl UNet {
                 x = conv.forward(&x.upsample_nearest2d(height, width)?)?;
             }
         }
-        self.conv_out.forward(&silu(&self.norm_out.forward(&x)?)?)
+        self.conv_out.forward(&self.norm_out.forward_silu(&x)?)
     }
 
     /// The embedding of each row's timestep, guidance, pooled text and sizes: (rows, channels).
@@ -170,7 +172,7 @@ fn down_block(vb: &VarBuilder, config: &Config, index: usize, shared: Shared) ->
     let input = channels[index.saturating_sub(1)];
     let attends = config.down_attends(index);
     let unit = |i| Unit::new(vb, i, (if i == 0 { input } else { output }, output), attends, shared);
-    let downsample = || conv3(vb.pp("downsamplers").pp(0).pp("conv"), output, output, 2);
+    let downsample = || conv3(&vb.pp("downsamplers").pp(0).pp("conv"), output, output, 2);
     Ok(DownBlock {
         units: (0..config.layers(index)).map(unit).collect::<Result<_>>()?,
         downsample: (index + 1 < channels.len()).then(downsample).transpose()?,
@@ -184,10 +186,10 @@ fn mid_block(vb: &VarBuilder, channels: usize, mid: Mid, shared: Shared) -> Resu
         Mid::Resnet => None,
         Mid::Attends(attends) => Some((
             Transformer::new(&vb.pp("attentions").pp(0), channels, attends, shared)?,
-            resnet(resnets.pp(1), channels, channels, shared)?,
+            Resnet::new(&resnets.pp(1), channels, channels, shared)?,
         )),
     };
-    Ok(Some(MidBlock { first: resnet(resnets.pp(0), channels, channels, shared)?, rest }))
+    Ok(Some(MidBlock { first: Resnet::new(&resnets.pp(0), channels, channels, shared)?, rest }))
 }
 
 /// Block `index` on the way up mirrors one on the way down; each of its units takes a skip from there.
@@ -203,7 +205,7 @@ fn up_block(vb: &VarBuilder, config: &Config, index: usize, shared: Shared) -> R
         let skip = if i == layers { skip_last } else { output };
         Unit::new(vb, i, (from + skip, output), attends, shared)
     };
-    let upsample = || conv3(vb.pp("upsamplers").pp(0).pp("conv"), output, output, 1);
+    let upsample = || conv3(&vb.pp("upsamplers").pp(0).pp("conv"), output, output, 1);
     Ok(UpBlock {
         units: (0..=layers).map(unit).collect::<Result<_>>()?,
         upsample: (mirror > 0).then(upsample).transpose()?,

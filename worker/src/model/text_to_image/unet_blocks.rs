@@ -1,14 +1,12 @@
-//! The parts that the UNet is made of. Residual blocks are candle's; the transformer is not: diffusers' feed-forward
-//! has the exact GELU and its norms take their groups from the config.
+//! The parts that the UNet is made of: residual blocks, and diffusers' transformer over latents.
 
 use candle_core::{D, Module, Result, Tensor};
-use candle_nn::{
-    Conv2d, Conv2dConfig, GroupNorm, LayerNorm, Linear, VarBuilder, conv2d, group_norm, layer_norm, linear,
-    linear_no_bias,
-};
-use candle_transformers::models::stable_diffusion::resnet::{ResnetBlock2D, ResnetBlock2DConfig};
+use candle_nn::{LayerNorm, Linear, VarBuilder, layer_norm, linear, linear_no_bias};
 
 use super::attention::{Scores, attention};
+use super::conv::{Conv, Kernel};
+use super::norm::Norm;
+use super::resnet::Resnet;
 
 /// What all blocks of one UNet have in common.
 #[derive(Debug, Clone, Copy)]
@@ -37,7 +35,7 @@ pub(super) struct Attends {
 /// A residual block, and the transformer that follows it where the block type has one.
 #[derive(Debug)]
 pub(super) struct Unit {
-    resnet: ResnetBlock2D,
+    resnet: Resnet,
     transformer: Option<Transformer>,
 }
 
@@ -52,7 +50,7 @@ impl Unit {
     ) -> Result<Self> {
         let transformer =
             attends.map(|attends| Transformer::new(&vb.pp("attentions").pp(index), output, attends, shared));
-        let resnet = resnet(vb.pp("resnets").pp(index), input, output, shared)?;
+        let resnet = Resnet::new(&vb.pp("resnets").pp(index), input, output, shared)?;
         Ok(Self { resnet, transformer: transformer.transpose()? })
     }
 
@@ -65,20 +63,9 @@ impl Unit {
     }
 }
 
-pub(super) fn resnet(vb: VarBuilder, input: usize, output: usize, shared: Shared) -> Result<ResnetBlock2D> {
-    let config = ResnetBlock2DConfig {
-        out_channels: Some(output),
-        temb_channels: shared.time_channels,
-        groups: shared.groups,
-        eps: shared.epsilon,
-        ..ResnetBlock2DConfig::default()
-    };
-    ResnetBlock2D::new(vb, input, config)
-}
-
 /// A convolution of 3 × 3 that keeps the size, or halves it with a stride of 2.
-pub(super) fn conv3(vb: VarBuilder, input: usize, output: usize, stride: usize) -> Result<Conv2d> {
-    conv2d(input, output, 3, Conv2dConfig { padding: 1, stride, ..Conv2dConfig::default() }, vb)
+pub(super) fn conv3(vb: &VarBuilder, input: usize, output: usize, stride: usize) -> Result<Conv> {
+    Conv::new(vb, input, output, Kernel { side: 3, stride, padding: 1 })
 }
 
 /// The way into a transformer and out of it.
@@ -86,7 +73,7 @@ pub(super) fn conv3(vb: VarBuilder, input: usize, output: usize, stride: usize) 
 enum Projection {
     Linear(Linear),
     /// Of 1 × 1, as in models before Stable Diffusion 2.
-    Conv(Conv2d),
+    Conv(Conv),
 }
 
 impl Projection {
@@ -94,7 +81,7 @@ impl Projection {
         Ok(if linear_projection {
             Self::Linear(linear(channels, channels, vb)?)
         } else {
-            Self::Conv(conv2d(channels, channels, 1, Conv2dConfig::default(), vb)?)
+            Self::Conv(Conv::new(&vb, channels, channels, Kernel::POINT)?)
         })
     }
 }
@@ -102,7 +89,7 @@ impl Projection {
 /// diffusers' `Transformer2DModel` over latents.
 #[derive(Debug)]
 pub(super) struct Transformer {
-    norm: GroupNorm,
+    norm: Norm,
     project_in: Projection,
     layers: Vec<Layer>,
     project_out: Projection,
@@ -113,7 +100,7 @@ impl Transformer {
         let blocks = vb.pp("transformer_blocks");
         let layer = |i| Layer::new(&blocks.pp(i), channels, attends);
         Ok(Self {
-            norm: group_norm(shared.groups, channels, 1e-6, vb.pp("norm"))?,
+            norm: Norm::new(&vb.pp("norm"), shared.groups, channels, 1e-6)?,
             project_in: Projection::new(vb.pp("proj_in"), channels, attends.linear)?,
             layers: (0..attends.layers).map(layer).collect::<Result<_>>()?,
             project_out: Projection::new(vb.pp("proj_out"), channels, attends.linear)?,

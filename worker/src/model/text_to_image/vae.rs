@@ -1,10 +1,11 @@
 //! diffusers' `AutoencoderKL`: latents to pixels, and pixels to latents for pictures that jobs bring along.
 
 use candle_core::{DType, Device, Module, Result, Tensor};
-use candle_nn::{Conv2d, Conv2dConfig, VarBuilder, conv2d};
+use candle_nn::VarBuilder;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::conv::{Conv, Kernel};
 use super::folder::{Folder, corrupt, unsupported};
 use super::vae_blocks::{Decoder, Encoder, Shape};
 use crate::model::LoadError;
@@ -137,8 +138,8 @@ impl Config {
 pub(super) struct Vae {
     encoder: Encoder,
     decoder: Decoder,
-    quant: Option<Conv2d>,
-    post_quant: Option<Conv2d>,
+    quant: Option<Conv>,
+    post_quant: Option<Conv>,
     latent_channels: usize,
     /// What latents are multiplied with to be of about unit variance.
     scaling_factor: f64,
@@ -178,7 +179,7 @@ impl Vae {
             attends: config.mid_block_add_attention,
         };
         let latent = config.latent_channels;
-        let pointwise = |name: &str, channels| conv2d(channels, channels, 1, Conv2dConfig::default(), vb.pp(name));
+        let pointwise = |name: &str, channels| Conv::new(&vb.pp(name), channels, channels, Kernel::POINT);
         let column = |values: &[f32]| Tensor::from_slice(values, (1, latent, 1, 1), &device);
         let moments = match (&config.latents_mean, &config.latents_std) {
             (Some(mean), Some(spread)) => Some((column(mean)?, column(spread)?)),

@@ -2,11 +2,13 @@
 //! timestep, its one attention is in the middle.
 
 use candle_core::{D, Module, Result, Tensor};
-use candle_nn::{Conv2d, Conv2dConfig, GroupNorm, Linear, VarBuilder, conv2d, group_norm, ops::silu};
-use candle_transformers::models::stable_diffusion::resnet::ResnetBlock2D;
+use candle_nn::{Linear, VarBuilder};
 
 use super::attention::{Scores, attention};
-use super::unet_blocks::{Shared, conv3, resnet};
+use super::conv::{Conv, Kernel};
+use super::norm::Norm;
+use super::resnet::Resnet;
+use super::unet_blocks::{Shared, conv3};
 
 const EPSILON: f64 = 1e-6;
 
@@ -35,28 +37,28 @@ impl Shape<'_> {
 /// Pixels to the parameters of their latents.
 #[derive(Debug)]
 pub(super) struct Encoder {
-    conv_in: Conv2d,
+    conv_in: Conv,
     blocks: Vec<Block>,
     mid: Mid,
-    norm_out: GroupNorm,
-    conv_out: Conv2d,
+    norm_out: Norm,
+    conv_out: Conv,
 }
 
 /// Latents to pixels.
 #[derive(Debug)]
 pub(super) struct Decoder {
-    conv_in: Conv2d,
+    conv_in: Conv,
     mid: Mid,
     blocks: Vec<Block>,
-    norm_out: GroupNorm,
-    conv_out: Conv2d,
+    norm_out: Norm,
+    conv_out: Conv,
 }
 
 /// Residual blocks, and the convolution that changes the size after them.
 #[derive(Debug)]
 struct Block {
-    resnets: Vec<ResnetBlock2D>,
-    resize: Option<Conv2d>,
+    resnets: Vec<Resnet>,
+    resize: Option<Conv>,
 }
 
 impl Block {
@@ -65,9 +67,9 @@ impl Block {
         (input, output): (usize, usize),
         layers: usize,
         shared: Shared,
-        resize: Option<Conv2d>,
+        resize: Option<Conv>,
     ) -> Result<Self> {
-        let one = |i| resnet(vb.pp("resnets").pp(i), if i == 0 { input } else { output }, output, shared);
+        let one = |i| Resnet::new(&vb.pp("resnets").pp(i), if i == 0 { input } else { output }, output, shared);
         Ok(Self { resnets: (0..layers).map(one).collect::<Result<_>>()?, resize })
     }
 
@@ -78,14 +80,14 @@ impl Block {
 
 #[derive(Debug)]
 struct Mid {
-    first: ResnetBlock2D,
+    first: Resnet,
     attention: Option<Attention>,
-    last: ResnetBlock2D,
+    last: Resnet,
 }
 
 impl Mid {
     fn new(vb: &VarBuilder, channels: usize, shape: Shape) -> Result<Self> {
-        let one = |i: usize| resnet(vb.pp("resnets").pp(i), channels, channels, shape.shared());
+        let one = |i: usize| Resnet::new(&vb.pp("resnets").pp(i), channels, channels, shape.shared());
         let attention = || Attention::new(&vb.pp("attentions").pp(0), channels, shape.groups);
         Ok(Self { first: one(0)?, attention: shape.attends.then(attention).transpose()?, last: one(1)? })
     }
@@ -103,7 +105,7 @@ impl Mid {
 /// Attention of all pixels among themselves, in one head.
 #[derive(Debug)]
 struct Attention {
-    norm: GroupNorm,
+    norm: Norm,
     query: Linear,
     key: Linear,
     value: Linear,
@@ -129,7 +131,7 @@ impl Attention {
             Ok(Linear::new(weight, Some(vb.get(channels, "bias")?)))
         };
         Ok(Self {
-            norm: group_norm(groups, channels, EPSILON, vb.pp("group_norm"))?,
+            norm: Norm::new(&vb.pp("group_norm"), groups, channels, EPSILON)?,
             query: layer(names[0])?,
             key: layer(names[1])?,
             value: layer(names[2])?,
@@ -151,20 +153,20 @@ impl Encoder {
     /// From `input` channels to the mean and log-variance of `latent` ones.
     pub(super) fn new(vb: &VarBuilder, input: usize, latent: usize, shape: Shape) -> Result<Self> {
         let (narrow, wide) = shape.ends();
-        let halve = Conv2dConfig { stride: 2, ..Conv2dConfig::default() };
+        let halve = Kernel { side: 3, stride: 2, padding: 0 };
         let block = |(i, output): (usize, &usize)| {
             let vb = vb.pp("down_blocks").pp(i);
             let before = shape.channels[i.saturating_sub(1)];
-            let resize = || conv2d(*output, *output, 3, halve, vb.pp("downsamplers").pp(0).pp("conv"));
+            let resize = || Conv::new(&vb.pp("downsamplers").pp(0).pp("conv"), *output, *output, halve);
             let resize = (i + 1 < shape.channels.len()).then(resize).transpose()?;
             Block::new(&vb, (before, *output), shape.layers, shape.shared(), resize)
         };
         Ok(Self {
-            conv_in: conv3(vb.pp("conv_in"), input, narrow, 1)?,
+            conv_in: conv3(&vb.pp("conv_in"), input, narrow, 1)?,
             blocks: shape.channels.iter().enumerate().map(block).collect::<Result<_>>()?,
             mid: Mid::new(&vb.pp("mid_block"), wide, shape)?,
-            norm_out: group_norm(shape.groups, wide, EPSILON, vb.pp("conv_norm_out"))?,
-            conv_out: conv3(vb.pp("conv_out"), wide, latent * 2, 1)?,
+            norm_out: Norm::new(&vb.pp("conv_norm_out"), shape.groups, wide, EPSILON)?,
+            conv_out: conv3(&vb.pp("conv_out"), wide, latent * 2, 1)?,
         })
     }
 
@@ -179,7 +181,7 @@ impl Encoder {
             }
         }
         let x = self.mid.forward(&x)?;
-        self.conv_out.forward(&silu(&self.norm_out.forward(&x)?)?)
+        self.conv_out.forward(&self.norm_out.forward_silu(&x)?)
     }
 }
 
@@ -191,16 +193,16 @@ impl Decoder {
         let block = |(i, output): (usize, &usize)| {
             let vb = vb.pp("up_blocks").pp(i);
             let before = outwards[i.saturating_sub(1)];
-            let resize = || conv3(vb.pp("upsamplers").pp(0).pp("conv"), *output, *output, 1);
+            let resize = || conv3(&vb.pp("upsamplers").pp(0).pp("conv"), *output, *output, 1);
             let resize = (i + 1 < outwards.len()).then(resize).transpose()?;
             Block::new(&vb, (before, *output), shape.layers + 1, shape.shared(), resize)
         };
         Ok(Self {
-            conv_in: conv3(vb.pp("conv_in"), latent, wide, 1)?,
+            conv_in: conv3(&vb.pp("conv_in"), latent, wide, 1)?,
             mid: Mid::new(&vb.pp("mid_block"), wide, shape)?,
             blocks: outwards.iter().enumerate().map(block).collect::<Result<_>>()?,
-            norm_out: group_norm(shape.groups, narrow, EPSILON, vb.pp("conv_norm_out"))?,
-            conv_out: conv3(vb.pp("conv_out"), narrow, output, 1)?,
+            norm_out: Norm::new(&vb.pp("conv_norm_out"), shape.groups, narrow, EPSILON)?,
+            conv_out: conv3(&vb.pp("conv_out"), narrow, output, 1)?,
         })
     }
 
@@ -214,6 +216,6 @@ impl Decoder {
                 x = conv.forward(&x.upsample_nearest2d(height * 2, width * 2)?)?;
             }
         }
-        self.conv_out.forward(&silu(&self.norm_out.forward(&x)?)?)
+        self.conv_out.forward(&self.norm_out.forward_silu(&x)?)
     }
 }

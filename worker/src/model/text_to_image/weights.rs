@@ -35,6 +35,8 @@ pub(super) struct Weights {
 
 #[derive(Debug)]
 struct Shard {
+    /// Relative to the model's folder.
+    name: String,
     file: File,
     /// Where the header ends and the tensors begin.
     start: u64,
@@ -56,7 +58,7 @@ impl Weights {
             let infos = metadata.tensors().into_iter().map(|(tensor, info)| (tensor, (number, info.clone())));
             weights.tensors.extend(infos);
             weights.notes.extend(metadata.metadata().clone().unwrap_or_default());
-            weights.shards.push(Shard { file, start });
+            weights.shards.push(Shard { name: name.clone(), file, start });
         }
         Ok(weights)
     }
@@ -109,8 +111,17 @@ impl Weights {
         device: &Device,
         make: impl FnOnce(VarBuilder) -> CandleResult<M>,
     ) -> Result<M, LoadError> {
-        let label = self.label.clone();
-        make(VarBuilder::from_backend(Box::new(self), dtype, device.clone())).map_err(|error| explain(&label, &error))
+        let (label, places) = (self.label.clone(), self.places());
+        let made = make(VarBuilder::from_backend(Box::new(self), dtype, device.clone()));
+        made.map_err(|error| explain(&label, &places, &error))
+    }
+
+    /// Which file each tensor is in.
+    fn places(&self) -> HashMap<String, String> {
+        let place = |(tensor, (number, _)): (&String, &(usize, TensorInfo))| {
+            Some((tensor.clone(), self.shards.get(*number)?.name.clone()))
+        };
+        self.tensors.iter().filter_map(place).collect()
     }
 }
 
@@ -160,12 +171,13 @@ impl SimpleBackend for Weights {
     }
 }
 
-/// Says what a failure to build a component means for who looks after the model.
-fn explain(file: &str, error: &Error) -> LoadError {
+/// Says what a failure to build a component means for who looks after the model. `file` is the component's weights or
+/// their index, `places` the file of each tensor.
+fn explain(file: &str, places: &HashMap<String, String>, error: &Error) -> LoadError {
     match cause(error) {
         Error::CannotFindTensor { path } => corrupt(file, &format!("it has no tensor {path}")),
         Error::UnexpectedShape { msg, expected, got } => corrupt(
-            file,
+            places.get(msg).map_or(file, String::as_str),
             &format!("tensor {msg} has shape {:?} where config.json asks for {:?}", got.dims(), expected.dims()),
         ),
         Error::Io(error) => unreadable(file, error),

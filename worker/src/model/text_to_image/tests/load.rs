@@ -142,6 +142,34 @@ fn a_folder_that_is_wrong_is_named_with_what_is_wrong() {
 }
 
 #[test]
+fn of_shards_the_one_that_is_wrong_is_named() {
+    let says = |damage: &dyn Fn(&Path), reason: &str, words: &[&str]| {
+        let (_dir, model) = made();
+        shard(&model.join("vae"), "diffusion_pytorch_model", "safetensors.index.json");
+        damage(&model);
+        let error = load_cpu(&model).map(|_| ()).unwrap_err();
+        assert_eq!(error.reason, reason, "{error}");
+        for word in words {
+            assert!(error.message.contains(word), "{word:?} is not in: {error}");
+        }
+    };
+    let second = "vae/diffusion_pytorch_model-00002-of-00002.safetensors";
+    says(&|model| std::fs::remove_file(model.join(second)).unwrap(), "ModelFileMissing", &[second]);
+    says(&|model| cut(&model.join(second), 8), "ModelCorrupt", &[second, "cut short"]);
+    let index = "vae/diffusion_pytorch_model.safetensors.index.json";
+    let deeper = |model: &Path| edit(model, "vae/config.json", |config| config["layers_per_block"] = json!(3));
+    says(&deeper, "ModelCorrupt", &[index, "no tensor "]);
+    let wider = |model: &Path| {
+        edit(model, "vae/config.json", |config| config["block_out_channels"] = json!([64, 32, 64, 64]));
+    };
+    says(
+        &wider,
+        "ModelCorrupt",
+        &["-of-00002.safetensors", "encoder.conv_in.weight", "[32, 3, 3, 3]", "[64, 3, 3, 3]"],
+    );
+}
+
+#[test]
 fn variants_and_shards_are_found() {
     let (_dir, model) = made();
     let whole = load_cpu(&model).unwrap().run(&[item(json!({"prompt": "a cat"}))]).remove(0).unwrap();
