@@ -66,7 +66,7 @@ async fn dead_lettered(lab: &Lab) -> Result<()> {
         .with("/spec/model/batch", json!({ "maxSize": 4, "maxWaitMilliseconds": 20 }));
     let consumer = lab.apply(&manifest).await?;
 
-    let long_prompt = json!({ "prompt": "a very long prompt ".repeat(60) }).to_string();
+    let long_prompt = json!({ "prompt": "a very long prompt ".repeat(300) }).to_string();
     let long_id = json!({ "prompt": "x", "job_id": "j".repeat(257) }).to_string();
     let mut bad = BAD.to_vec();
     bad.push((&long_prompt, "prompt", "tokens"));
