@@ -135,7 +135,6 @@ def on_a_gpu(arguments, binaries):
     device = subprocess.run(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"], check=False,
                             stdout=subprocess.PIPE, text=True).stdout.strip()
     print(json.dumps({"whole": False, "gpu": device, "ours": rates, "job": job}))
-    return None
 
 
 def figures(side):
@@ -155,11 +154,11 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     binaries = os.environ.get("MILLRACE_BENCH_BINARIES")
-    if GPU:
-        # the worker's own batches, after one that warms the device up
-        return on_a_gpu(arguments, pathlib.Path(binaries or parser.error("run `make bench NAME=images`")))
     if not binaries:
         parser.error("where programs are is not known: run `make bench NAME=images`")
+    if GPU:
+        on_a_gpu(arguments, pathlib.Path(binaries))
+        return
     found = measure(arguments, pathlib.Path(binaries))
     us, them = figures(found["us"]), figures(found["them"])
     more = [f"images_per_second_batch_{batch}" for batch in BATCHES]

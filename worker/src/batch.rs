@@ -244,12 +244,10 @@ mod tests {
     use std::pin::Pin;
     use std::sync::{Arc, Mutex};
 
-    use serde_json::{Map, Value};
-
     use super::*;
-    use crate::metrics::Metrics;
     use crate::model::stepwise::{Stepped, Stepwise, Ticket, run_all};
-    use crate::model::{Engine, Input, InvalidInput, Progress};
+    use crate::model::testing::{Number, metrics};
+    use crate::model::{Engine, Progress};
 
     type Row = (&'static str, Vec<(u64, Instant)>, u64, Choice);
 
@@ -282,20 +280,6 @@ mod tests {
         }
     }
 
-    /// A request that takes so many steps.
-    #[derive(Debug)]
-    struct Steps(u64);
-
-    impl Request for Steps {
-        fn decode(_: &Input, _: &Map<String, Value>, seed: u64) -> Result<Self, InvalidInput> {
-            Ok(Self(seed))
-        }
-
-        fn batch_key(&self) -> u64 {
-            0
-        }
-    }
-
     /// What a stepper did: the requests in the order in which they joined, and the most that shared a step.
     #[derive(Debug, Default)]
     struct Log {
@@ -303,31 +287,31 @@ mod tests {
         most: usize,
     }
 
-    /// Takes its first step when it is told to go.
+    /// Takes its first step when it is told to go; a request is how many steps it takes.
     struct Stepper {
         go: Option<std::sync::mpsc::Receiver<()>>,
-        left: BTreeMap<Ticket, (Item<Steps>, u64)>,
+        left: BTreeMap<Ticket, (Item<Number>, u64)>,
         log: Arc<Mutex<Log>>,
     }
 
     impl Engine for Stepper {
-        type Request = Steps;
+        type Request = Number;
 
         fn warm_up(&mut self) -> Result<(), RunError> {
             Ok(())
         }
 
-        fn run(&mut self, batch: &[Item<Steps>]) -> Vec<Result<Product, RunError>> {
+        fn run(&mut self, batch: &[Item<Number>]) -> Vec<Result<Product, RunError>> {
             run_all(self, batch)
         }
 
-        fn stepwise(&mut self) -> Option<&mut dyn Stepwise<Steps>> {
+        fn stepwise(&mut self) -> Option<&mut dyn Stepwise<Number>> {
             Some(self)
         }
     }
 
-    impl Stepwise<Steps> for Stepper {
-        fn begin(&mut self, item: Item<Steps>) -> Result<Ticket, RunError> {
+    impl Stepwise<Number> for Stepper {
+        fn begin(&mut self, item: Item<Number>) -> Result<Ticket, RunError> {
             let steps = item.request.0;
             let mut log = self.log.lock().unwrap();
             log.joined.push(steps);
@@ -362,14 +346,11 @@ mod tests {
     }
 
     /// A batcher over a stepper that waits for its go.
-    async fn stepper(max_size: usize) -> (Batcher<Steps>, std::sync::mpsc::Sender<()>, Arc<Mutex<Log>>) {
+    async fn stepper(max_size: usize) -> (Batcher<Number>, std::sync::mpsc::Sender<()>, Arc<Mutex<Log>>) {
         let (go, told) = std::sync::mpsc::channel();
         let log = Arc::new(Mutex::new(Log::default()));
         let engine = Stepper { go: Some(told), left: BTreeMap::new(), log: Arc::clone(&log) };
-        let text =
-            "consumer: {namespace: a, name: b}\nqueue: {url: 'http://h/0/q'}\nmodel: {task: Echo}\noutput: {bucket: b}";
-        let metrics = Arc::new(Metrics::new(&serde_yaml::from_str(text).unwrap()));
-        let thread = EngineThread::start(move || Ok(engine), metrics).await.unwrap();
+        let thread = EngineThread::start(move || Ok(engine), Arc::new(metrics())).await.unwrap();
         let limits = Limits { max_size, max_wait: Duration::from_hours(1) };
         (Batcher::start(thread, limits, Outlook::default()), go, log)
     }
@@ -385,7 +366,7 @@ mod tests {
     #[tokio::test]
     async fn an_engine_with_steps_is_fed_by_rank_up_to_its_limit() {
         let (batcher, go, log) = stepper(2).await;
-        let run = |steps, priority| batcher.run(Item::new(Steps(steps)), priority);
+        let run = |steps, priority| batcher.run(Item::new(Number(steps)), priority);
         let requests = async { tokio::join!(run(5, 0), run(4, 0), run(3, -1), run(2, 0), run(1, 1)) };
         tokio::pin!(requests);
         settle(requests.as_mut()).await;
@@ -403,13 +384,13 @@ mod tests {
     #[tokio::test]
     async fn one_that_is_cancelled_while_it_waits_never_joins() {
         let (batcher, go, log) = stepper(1).await;
-        let unwanted = Item::new(Steps(2));
+        let unwanted = Item::new(Number(2));
         let cancel = unwanted.cancel.clone();
         let requests = async {
             tokio::join!(
-                batcher.run(Item::new(Steps(3)), 0),
+                batcher.run(Item::new(Number(3)), 0),
                 batcher.run(unwanted, 0),
-                batcher.run(Item::new(Steps(1)), 0)
+                batcher.run(Item::new(Number(1)), 0)
             )
         };
         tokio::pin!(requests);

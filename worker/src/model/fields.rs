@@ -133,15 +133,18 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// What the job calls a field; its first name where the job does not have it.
-    pub fn named(&self, names: Names) -> &'static str {
-        let said = names.iter().find(|name| self.job.get(**name).is_some_and(|value| !value.is_null()));
-        said.or(names.first()).copied().unwrap_or_default()
-    }
-
     /// Whether the job itself has a field, and not its consumer's defaults.
     pub fn says(&self, names: Names) -> bool {
-        names.iter().any(|name| self.job.get(*name).is_some_and(|value| !value.is_null()))
+        self.said(names).is_some()
+    }
+
+    /// What the job calls a field; its first name where the job does not have it.
+    pub fn named(&self, names: Names) -> &'static str {
+        self.said(names).or(names.first().copied()).unwrap_or_default()
+    }
+
+    fn said(&self, names: Names) -> Option<&'static str> {
+        names.iter().copied().find(|name| self.job.get(*name).is_some_and(|value| !value.is_null()))
     }
 
     /// Refuses every field that was not asked for, in the job and in the defaults.

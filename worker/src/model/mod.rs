@@ -8,6 +8,8 @@ pub mod fields;
 mod session;
 pub mod source;
 pub mod stepwise;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod text_to_image;
 pub mod thread;
 

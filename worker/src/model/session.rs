@@ -124,6 +124,7 @@ mod tests {
 
     use super::*;
     use crate::model::Product;
+    use crate::model::testing::metrics;
 
     /// Counts a request's number down; 66 crashes it, 13 fails.
     #[derive(Default)]
@@ -171,12 +172,6 @@ mod tests {
         fn forget(&mut self, ticket: Ticket) {
             self.left.remove(&ticket);
         }
-    }
-
-    fn metrics() -> Metrics {
-        let text =
-            "consumer: {namespace: a, name: b}\nqueue: {url: 'http://h/0/q'}\nmodel: {task: Echo}\noutput: {bucket: b}";
-        Metrics::new(&serde_yaml::from_str(text).unwrap())
     }
 
     fn seed(answer: &mut oneshot::Receiver<Joined>) -> Result<Option<u64>, RunError> {

@@ -211,23 +211,8 @@ pub(super) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Map, Value};
-
-    use super::super::{Input, InvalidInput};
+    use super::super::testing::{Number, metrics};
     use super::*;
-
-    #[derive(Debug)]
-    struct Number(u64);
-
-    impl Request for Number {
-        fn decode(_: &Input, _: &Map<String, Value>, seed: u64) -> Result<Self, InvalidInput> {
-            Ok(Self(seed))
-        }
-
-        fn batch_key(&self) -> u64 {
-            0
-        }
-    }
 
     /// Has room for two; fails on 13, crashes on 66.
     struct Small {
@@ -256,10 +241,7 @@ mod tests {
     async fn run(numbers: &[u64]) -> (Vec<Result<Product, RunError>>, Vec<usize>) {
         let sizes = Arc::new(std::sync::Mutex::new(Vec::new()));
         let engine = Small { sizes: Arc::clone(&sizes) };
-        let text =
-            "consumer: {namespace: a, name: b}\nqueue: {url: 'http://h/0/q'}\nmodel: {task: Echo}\noutput: {bucket: b}";
-        let metrics = Arc::new(Metrics::new(&serde_yaml::from_str(text).unwrap()));
-        let thread = EngineThread::start(move || Ok(engine), metrics).await.unwrap();
+        let thread = EngineThread::start(move || Ok(engine), Arc::new(metrics())).await.unwrap();
         let item = |n: &u64| Item::new(Number(*n));
         let (results, _) = thread.run(numbers.iter().map(item).collect()).await;
         let sizes = sizes.lock().unwrap().clone();

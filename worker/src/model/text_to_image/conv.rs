@@ -3,10 +3,12 @@
 //! On a CPU in f32 the input is unfolded into columns, one for each pixel of the output, and multiplied with the weights
 //! (Chellapilla et al. 2006): nearly all of the time then passes in a matrix product. Elsewhere it is candle's own.
 
-use candle_core::{CpuStorage, DType, Device, Error, Module, Result, Storage, Tensor};
+use candle_core::{Device, Error, Module, Result, Tensor};
 use candle_nn::init::DEFAULT_KAIMING_NORMAL;
 use candle_nn::{Conv2d, Conv2dConfig, Init, VarBuilder};
 use rayon::prelude::*;
+
+use super::plain::{is_plain, read};
 
 /// Numbers of a tile of columns, if it has not less than `PIXELS` of them: what stays in a core's cache.
 const TILE: usize = 1 << 21;
@@ -46,7 +48,7 @@ impl Conv {
         let shape = (output, input, kernel.side, kernel.side);
         let weight = vb.get_with_hints(shape, "weight", DEFAULT_KAIMING_NORMAL)?;
         let bias = vb.get_with_hints(output, "bias", Init::Uniform { lo: -bound, up: bound })?;
-        if matches!((weight.device(), weight.dtype()), (Device::Cpu, DType::F32)) {
+        if is_plain(&weight) {
             // the bias is the weight of a column's last number, which is 1
             let matrix = Tensor::cat(&[&weight.flatten_from(1)?, &bias.unsqueeze(1)?], 1)?;
             return Ok(Self::Unfolding(Unfolding { matrix, channels: input, kernel }));
@@ -78,30 +80,34 @@ pub(super) struct Unfolding {
 impl Unfolding {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let x = x.contiguous()?;
-        let (_, channels, height, width) = x.dims4()?;
+        let (rows, channels, height, width) = x.dims4()?;
         if channels != self.channels {
             return Err(Error::Msg(format!("a convolution of {} channels was given {channels}", self.channels)));
         }
         let (out_height, out_width) = (self.kernel.output(height)?, self.kernel.output(width)?);
         let (outputs, depth) = self.matrix.dims2()?;
         let lines = (TILE / (depth * out_width)).max(PIXELS.div_ceil(out_width)).min(out_height);
-        let (storage, layout) = x.storage_and_layout();
-        let Storage::Cpu(CpuStorage::F32(values)) = &*storage else {
-            return Err(Error::Msg("a convolution in f32 on a CPU was given something else".into()));
-        };
-        let values = &values[layout.start_offset()..layout.start_offset() + x.elem_count()];
-        let one = |input: &[f32]| {
-            let tile = |from: usize| {
+        let area = out_height * out_width;
+        let one = |values: &[f32], out: &mut [f32]| {
+            for from in (0..out_height).step_by(lines) {
                 let lines = from..(from + lines).min(out_height);
-                let shape = (depth, lines.len() * out_width);
-                let columns = self.unfold(Picture { values: input, height, width }, lines, out_width);
-                self.matrix.matmul(&Tensor::from_vec(columns, shape, &Device::Cpu)?)
-            };
-            let tiles = (0..out_height).step_by(lines).map(tile).collect::<Result<Vec<_>>>()?;
-            Tensor::cat(&tiles, 1)?.reshape((1, outputs, out_height, out_width))
+                let pixels = lines.len() * out_width;
+                let columns = self.unfold(Picture { values, height, width }, lines, out_width);
+                let tile = self.matrix.matmul(&Tensor::from_vec(columns, (depth, pixels), &Device::Cpu)?)?;
+                read(&tile, |tile| {
+                    let channels = out.par_chunks_mut(area).zip(tile.par_chunks(pixels));
+                    channels.for_each(|(out, tile)| out[from * out_width..][..pixels].copy_from_slice(tile));
+                    Ok(())
+                })?;
+            }
+            Ok(())
         };
-        let rows = values.chunks_exact(channels * height * width).map(one).collect::<Result<Vec<_>>>()?;
-        Tensor::cat(&rows, 0)
+        let mut out = vec![0.0; rows * outputs * area];
+        read(&x, |values| {
+            let mut rows = values.chunks_exact(channels * height * width).zip(out.chunks_exact_mut(outputs * area));
+            rows.try_for_each(|(values, out)| one(values, out))
+        })?;
+        Tensor::from_vec(out, (rows, outputs, out_height, out_width), &Device::Cpu)
     }
 
     /// The columns of some lines of the output, row by row: row (channel, y, x of the kernel) has what the kernel's weight
@@ -157,6 +163,7 @@ struct Picture<'a> {
 mod tests {
     use std::collections::HashMap;
 
+    use candle_core::DType;
     use proptest::prelude::*;
 
     use super::*;

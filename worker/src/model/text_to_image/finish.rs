@@ -69,19 +69,17 @@ impl Made {
 impl Told {
     /// The files of a job's pictures.
     pub(super) fn product(&self, made: Vec<Made>) -> Result<Product, RunError> {
-        let parameters = self.parameters()?;
+        let parameters = self.parameters();
         let outputs = (0..).zip(made).map(|(index, made)| self.file(index, &made, &parameters));
         let outputs = outputs.collect::<Result<_, _>>()?;
         Ok(Product { outputs, parameters, seed: Some(self.request.seed), ..Product::default() })
     }
 
     /// How the pictures were made, in the words of jobs.
-    fn parameters(&self) -> Result<Map<String, Value>, RunError> {
+    fn parameters(&self) -> Map<String, Value> {
         let request = &self.request;
         let rescale = Some(request.guidance_rescale).filter(|rescale| *rescale > 0.0);
         let loras = Some(&self.loras).filter(|loras| !loras.is_empty());
-        let loras = loras.map(serde_json::to_value).transpose();
-        let loras = loras.map_err(|error| RunError::Model(format!("cannot describe the picture: {error}")))?;
         let parameters: [(&str, Option<Value>); 11] = [
             ("width", Some(self.width.into())),
             ("height", Some(self.height.into())),
@@ -93,9 +91,9 @@ impl Told {
             ("num_images", Some(request.num_images.into())),
             ("scheduler", Some(self.scheduler.as_str().into())),
             ("prompt_weights", request.prompt_weights.then_some(true.into())),
-            ("lora", loras),
+            ("lora", loras.map(|loras| loras.iter().map(lora::Choice::told).collect())),
         ];
-        Ok(parameters.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect())
+        parameters.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
     }
 
     fn file(&self, index: u32, made: &Made, parameters: &Map<String, Value>) -> Result<Output, RunError> {

@@ -8,8 +8,7 @@ use std::path::{Component, Path};
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Result as CandleResult, Tensor};
-use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::folder::{Folder, corrupt, unsupported};
 use super::lora_names::{Key, Names, Part, split};
@@ -27,7 +26,7 @@ const MOST_SCALE: f64 = 10.0;
 const FORMATS: [&str; 4] = [".fp16", ".bf16", ".fp32", ".f16"];
 
 /// An adapter that is to be merged.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Choice {
     /// Relative to the model's folder.
     file: String,
@@ -60,6 +59,11 @@ impl Choice {
             Ok(Self { file: file.to_owned(), scale })
         };
         list.iter().enumerate().map(one).collect::<Result<_, _>>().map(Some)
+    }
+
+    /// As a consumer's parameters say it.
+    pub(super) fn told(&self) -> Value {
+        json!({ "file": self.file, "scale": self.scale })
     }
 
     /// The adapters of a folder whose consumer chooses none: all that lie in `lora/`, as they are.

@@ -85,19 +85,12 @@ impl Peft {
         }
         // PEFT reads them as regular expressions; what diffusers and trainers write are names
         let is_name = |pattern: &str| pattern.chars().all(|c| c.is_ascii_alphanumeric() || "._".contains(c));
-        let patterns = self.alpha_pattern.iter().flatten();
-        for (pattern, alpha) in patterns {
-            if !is_name(pattern) {
+        match self.alpha_pattern.iter().flatten().find(|(pattern, _)| !is_name(pattern)) {
+            Some((pattern, _)) => {
                 let what = format!("alpha_pattern has {pattern:?}; only names of layers and their ends are read");
-                return Err(unsupported(file, &what));
+                Err(unsupported(file, &what))
             }
-            finite(file, "alpha_pattern", *alpha)?;
+            None => Ok(self),
         }
-        self.lora_alpha.map_or(Ok(()), |alpha| finite(file, "lora_alpha", alpha))?;
-        Ok(self)
     }
-}
-
-fn finite(file: &str, name: &str, alpha: f64) -> Result<(), LoadError> {
-    if alpha.is_finite() { Ok(()) } else { Err(corrupt(file, &format!("{name} is not a finite number"))) }
 }

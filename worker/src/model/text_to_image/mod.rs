@@ -21,6 +21,7 @@ mod norm;
 mod passes;
 mod picture;
 mod pipeline;
+mod plain;
 mod png;
 mod request;
 mod resnet;
@@ -158,21 +159,17 @@ impl Stepwise<TextToImageRequest> for TextToImage {
         let going: Vec<Ticket> = tickets.iter().filter(to_go).copied().collect();
         let mut advanced: BTreeMap<Ticket, Result<(), RunError>> = self.advance(&going).into_iter().collect();
         let one = |ticket: &Ticket| {
-            let Some(job) = self.jobs.get(ticket) else { return Stepped::Ended(Err(lost())) };
-            let (advanced, cancelled) = (advanced.remove(ticket), job.is_cancelled());
-            let ended = match advanced {
-                _ if cancelled => Err(RunError::Cancelled),
+            let Some(job) = self.jobs.remove(ticket) else { return Stepped::Ended(Err(lost())) };
+            Stepped::Ended(match advanced.remove(ticket) {
+                _ if job.is_cancelled() => Err(RunError::Cancelled),
                 Some(Err(error)) => Err(error),
-                Some(Ok(())) => return Stepped::Running(job.progress()),
-                None if !may_finish => return Stepped::Running(job.progress()),
-                None => {
-                    may_finish = false;
-                    let Some(job) = self.jobs.remove(ticket) else { return Stepped::Ended(Err(lost())) };
-                    return Stepped::Ended(alone(|| job.finish(&self.pipeline)));
+                None if std::mem::take(&mut may_finish) => alone(|| job.finish(&self.pipeline)),
+                Some(Ok(())) | None => {
+                    let progress = job.progress();
+                    self.jobs.insert(*ticket, job);
+                    return Stepped::Running(progress);
                 }
-            };
-            self.jobs.remove(ticket);
-            Stepped::Ended(ended)
+            })
         };
         tickets.iter().map(one).collect()
     }

@@ -3,73 +3,82 @@
 //! On a CPU in f32 a group is read twice and written once, activation included. Elsewhere it is candle's own, in which each
 //! step passes over all of it.
 
-use candle_core::{CpuStorage, DType, Device, Error, Module, Result, Storage, Tensor};
+use candle_core::{Device, Error, Module, Result, Tensor};
 use candle_nn::ops::silu;
 use candle_nn::{GroupNorm, Init, VarBuilder};
 use rayon::prelude::*;
 
+use super::plain::{is_plain, read};
+
 /// A group norm with a scale and a shift for each channel.
 #[derive(Debug)]
-pub(super) struct Norm {
-    candle: GroupNorm,
-    /// On a CPU in f32: each channel's scale and shift.
-    channels: Option<Vec<(f32, f32)>>,
-    groups: usize,
-    epsilon: f64,
+pub(super) enum Norm {
+    Own(Own),
+    Candle(GroupNorm),
 }
 
 impl Norm {
     pub(super) fn new(vb: &VarBuilder, groups: usize, channels: usize, epsilon: f64) -> Result<Self> {
         let scale = vb.get_with_hints(channels, "weight", Init::Const(1.0))?;
         let shift = vb.get_with_hints(channels, "bias", Init::Const(0.0))?;
-        let fast =
-            matches!((scale.device(), scale.dtype()), (Device::Cpu, DType::F32)) && channels.is_multiple_of(groups);
-        let pairs = || Ok::<_, Error>(scale.to_vec1()?.into_iter().zip(shift.to_vec1()?).collect());
-        let own = if fast { Some(pairs()?) } else { None };
-        Ok(Self { candle: GroupNorm::new(scale, shift, channels, groups, epsilon)?, channels: own, groups, epsilon })
+        if is_plain(&scale) && channels.is_multiple_of(groups) {
+            let channels = scale.to_vec1()?.into_iter().zip(shift.to_vec1()?).collect();
+            return Ok(Self::Own(Own { channels, groups, epsilon }));
+        }
+        Ok(Self::Candle(GroupNorm::new(scale, shift, channels, groups, epsilon)?))
     }
 
     /// (rows, channels, height, width).
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        match &self.channels {
-            Some(channels) => self.on_cpu(x, channels, |value| value),
-            None => self.candle.forward(x),
+        match self {
+            Self::Own(own) => own.forward(x, |value| value),
+            Self::Candle(norm) => norm.forward(x),
         }
     }
 
     /// The norm, and the sigmoid linear unit of it.
     pub(super) fn forward_silu(&self, x: &Tensor) -> Result<Tensor> {
-        match &self.channels {
-            Some(channels) => self.on_cpu(x, channels, |value| value / (1.0 + (-value).exp())),
-            None => silu(&self.candle.forward(x)?),
+        match self {
+            Self::Own(own) => own.forward(x, |value| value / (1.0 + (-value).exp())),
+            Self::Candle(norm) => silu(&norm.forward(x)?),
         }
     }
+}
 
-    fn on_cpu(&self, x: &Tensor, channels: &[(f32, f32)], activation: impl Fn(f32) -> f32 + Sync) -> Result<Tensor> {
+/// One that is computed here.
+#[derive(Debug)]
+pub(super) struct Own {
+    /// Each channel's scale and shift.
+    channels: Vec<(f32, f32)>,
+    groups: usize,
+    epsilon: f64,
+}
+
+impl Own {
+    fn forward(&self, x: &Tensor, activation: impl Fn(f32) -> f32 + Sync) -> Result<Tensor> {
         let x = x.contiguous()?;
         let (rows, count, height, width) = x.dims4()?;
-        if count != channels.len() {
-            return Err(Error::Msg(format!("a norm of {} channels was given {count}", channels.len())));
+        if count != self.channels.len() {
+            return Err(Error::Msg(format!("a norm of {} channels was given {count}", self.channels.len())));
         }
-        let (storage, layout) = x.storage_and_layout();
-        let Storage::Cpu(CpuStorage::F32(values)) = &*storage else {
-            return Err(Error::Msg("a norm in f32 on a CPU was given something else".into()));
-        };
-        let values = &values[layout.start_offset()..layout.start_offset() + x.elem_count()];
         let (size, together) = (height * width, count / self.groups);
-        let mut out = vec![0.0; values.len()];
-        let groups = out.par_chunks_mut(together * size).zip(values.par_chunks(together * size));
-        groups.enumerate().for_each(|(group, (out, values))| {
+        let one = |group: usize, values: &[f32], out: &mut [f32]| {
             let mean = sum(values, |value| value) / values.len() as f64;
             let variance = sum(values, |value| (value - mean as f32).powi(2)) / values.len() as f64;
             let narrow = 1.0 / (variance + self.epsilon).sqrt();
-            let own = &channels[group % self.groups * together..];
+            let own = &self.channels[group % self.groups * together..];
             for ((out, values), (scale, shift)) in out.chunks_exact_mut(size).zip(values.chunks_exact(size)).zip(own) {
                 let scale = (f64::from(*scale) * narrow) as f32;
                 let mean = mean as f32;
                 out.iter_mut().zip(values).for_each(|(out, value)| *out = activation((value - mean) * scale + shift));
             }
-        });
+        };
+        let mut out = vec![0.0; x.elem_count()];
+        read(&x, |values| {
+            let groups = out.par_chunks_mut(together * size).zip(values.par_chunks(together * size)).enumerate();
+            groups.for_each(|(group, (out, values))| one(group, values, out));
+            Ok(())
+        })?;
         Tensor::from_vec(out, (rows, count, height, width), &Device::Cpu)
     }
 }
@@ -95,6 +104,8 @@ fn sum(values: &[f32], each: impl Fn(f32) -> f32) -> f64 {
 mod tests {
     use std::collections::HashMap;
 
+    use candle_core::DType;
+
     use super::*;
 
     #[test]
@@ -105,11 +116,12 @@ mod tests {
             };
             let tensor = |values: Vec<f32>, shape: &[usize]| Tensor::from_vec(values, shape, &Device::Cpu).unwrap();
             let (scale, shift) = (tensor(wave(channels, 1.0), &[channels]), tensor(wave(channels, 2.0), &[channels]));
+            let candles = GroupNorm::new(scale.clone(), shift.clone(), channels, groups, 1e-5).unwrap();
             let weights = HashMap::from([("weight".to_owned(), scale), ("bias".to_owned(), shift)]);
             let vb = VarBuilder::from_tensors(weights, DType::F32, &Device::Cpu);
             let norm = Norm::new(&vb, groups, channels, 1e-5).unwrap();
             let x = tensor(wave(rows * channels * height * width, 3.0), &[rows, channels, height, width]);
-            let known = norm.candle.forward(&x).unwrap();
+            let known = candles.forward(&x).unwrap();
             for (found, known) in [(norm.forward(&x), known.clone()), (norm.forward_silu(&x), silu(&known).unwrap())] {
                 let apart = (found.unwrap() - known).unwrap().abs().unwrap().flatten_all().unwrap().max(0).unwrap();
                 assert!(apart.to_scalar::<f32>().unwrap() < 1e-5, "{channels} channels in {groups} groups");

@@ -209,7 +209,10 @@ fn an_adapters_own_settings_are_its_scale() {
     write(&folder.join("adapter_model.safetensors"), false, None);
     std::fs::write(folder.join("adapter_config.json"), json!({"r": 2, "lora_alpha": 1}).to_string()).unwrap();
     let chosen = json!({"lora": [{"file": "style/adapter_model.safetensors"}]});
-    assert!(alike(&picture(&mut load_with(&model, chosen).unwrap()), &added), "PEFT's own pair of files");
+    assert!(alike(&picture(&mut load_with(&model, chosen.clone()).unwrap()), &added), "PEFT's own pair of files");
+    std::fs::write(folder.join("adapter_config.json"), r#"{"lora_alpha": 1e999}"#).unwrap();
+    let error = load_with(&model, chosen).map(|_| ()).unwrap_err();
+    assert!(error.reason == "ModelCorrupt" && error.message.contains("adapter_config.json"), "{error}");
 }
 
 #[test]

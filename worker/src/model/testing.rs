@@ -1,0 +1,27 @@
+//! What tests of engines have in common.
+
+use serde_json::{Map, Value};
+
+use super::{Input, InvalidInput, Request};
+use crate::metrics::Metrics;
+
+/// A request that is a number.
+#[derive(Debug)]
+pub(crate) struct Number(pub(crate) u64);
+
+impl Request for Number {
+    fn decode(_: &Input, _: &Map<String, Value>, seed: u64) -> Result<Self, InvalidInput> {
+        Ok(Self(seed))
+    }
+
+    fn batch_key(&self) -> u64 {
+        0
+    }
+}
+
+/// Metrics of a worker that never runs.
+pub(crate) fn metrics() -> Metrics {
+    let text =
+        "consumer: {namespace: a, name: b}\nqueue: {url: 'http://h/0/q'}\nmodel: {task: Echo}\noutput: {bucket: b}";
+    Metrics::new(&serde_yaml::from_str(text).unwrap())
+}
