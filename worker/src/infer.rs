@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use millrace_api::Task;
@@ -54,9 +54,14 @@ impl Use for ByHand {
 /// A field that would name an object in S3 names a file here.
 fn read_files(object: &mut Map<String, Value>, fields: &[&str]) -> anyhow::Result<()> {
     for field in fields {
-        let Some(path) = object.get(*field).and_then(Value::as_str).map(Path::new).filter(|path| path.is_file()) else {
+        let Some(text) = object.get(*field).and_then(Value::as_str) else { continue };
+        let path = Path::new(text);
+        if !path.is_file() {
+            // base64 has no dots
+            let is_name = text.contains('.') && !text.starts_with("data:") && !text.contains("://");
+            ensure!(!is_name, "--input: {field}: there is no file {text}");
             continue;
-        };
+        }
         let content =
             std::fs::read(path).with_context(|| format!("--input: {field}: cannot read {}", path.display()))?;
         object.insert((*field).to_owned(), STANDARD.encode(content).into());
@@ -89,6 +94,16 @@ fn numbered(path: &Path, index: usize) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_that_is_not_there_is_told_from_what_is_no_file() {
+        let read = |text: &str| read_files(&mut Map::from_iter([("image".to_owned(), text.into())]), &["image"]);
+        let error = read("pictures/cat.png").unwrap_err();
+        assert_eq!(error.to_string(), "--input: image: there is no file pictures/cat.png");
+        for other in ["iVBORw0KGgo/AA==", "data:image/png;base64,AA.", "s3://bucket/cat.png"] {
+            assert!(read(other).is_ok(), "{other}");
+        }
+    }
 
     #[test]
     fn more_outputs_are_numbered_before_the_extension() {
