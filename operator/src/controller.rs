@@ -10,7 +10,7 @@ use kube::runtime::controller::{self, Action};
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::{Controller, watcher};
 use millrace_api::{QueueConsumer, QueueConsumerStatus, condition};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
@@ -33,7 +33,7 @@ use crate::world::{Scope, Watches, World};
 use crate::{events, events::Recorder, http::Readiness};
 
 /// Passes at the same time; one QueueConsumer never has two.
-const CONCURRENCY: u16 = 16;
+const CONCURRENCY: usize = 16;
 /// A pass without any news, in case a watch missed some.
 pub(crate) const RESYNC: Duration = Duration::from_mins(5);
 /// The next look at workers that are at work or on their way.
@@ -78,6 +78,31 @@ struct Scoped<R> {
     context: Arc<Context<R>>,
     world: World,
     trigger: Trigger,
+    turns: Turns,
+}
+
+/// Who may pass now: first come, first served. kube-runtime's own limit takes those that wait in the order of a hash table,
+/// and with more of them than can be served some would never be.
+struct Turns {
+    free: Semaphore,
+    stop: CancellationToken,
+}
+
+impl Turns {
+    fn new(stop: CancellationToken) -> Self {
+        Self { free: Semaphore::new(CONCURRENCY), stop }
+    }
+
+    /// Runs `pass` in its turn; nothing comes of it if it is time to stop before that.
+    async fn take<T>(&self, pass: impl Future<Output = T>) -> Option<T> {
+        let turn = tokio::select! {
+            biased;
+            () = self.stop.cancelled() => None,
+            turn = self.free.acquire() => turn.ok(),
+        };
+        let _turn = turn?;
+        Some(pass.await)
+    }
 }
 
 /// Works on the QueueConsumers of a scope until `stop`.
@@ -101,7 +126,8 @@ pub(crate) async fn run<R: Read>(
     let (trigger, triggered) = mpsc::unbounded_channel();
     let triggered =
         futures::stream::unfold(triggered, async |mut triggered| Some((triggered.recv().await?, triggered)));
-    let scoped = Arc::new(Scoped { context, world: world.clone(), trigger });
+    let turns = Turns::new(stop.clone());
+    let scoped = Arc::new(Scoped { context, world: world.clone(), trigger, turns });
     let listed = Arc::clone(&scoped);
     let on_nodes = world.pods.clone();
     tokio::spawn(async move {
@@ -114,7 +140,6 @@ pub(crate) async fn run<R: Read>(
         readiness.listed();
     });
     Controller::for_stream(consumers, world.consumers)
-        .with_config(controller::Config::default().concurrency(CONCURRENCY))
         .owns_stream(deployments)
         .owns_stream(config_maps)
         .owns_stream(service_accounts)
@@ -138,7 +163,19 @@ fn report(result: Result<(ObjectRef<QueueConsumer>, Action), controller::Error<E
 
 async fn reconcile<R: Read>(consumer: Arc<QueueConsumer>, scoped: Arc<Scoped<R>>) -> Result<Action, Error> {
     let key = ObjectRef::from(&*consumer);
+    drop(consumer);
+    // What waits is small: there may be thousands.
+    let pass = scoped.turns.take(async { Box::pin(reconcile_now(&key, &scoped)).await });
+    pass.await.unwrap_or_else(|| Ok(Action::await_change()))
+}
+
+/// The pass of a QueueConsumer as it is by now.
+async fn reconcile_now<R: Read>(key: &ObjectRef<QueueConsumer>, scoped: &Scoped<R>) -> Result<Action, Error> {
     let context = &scoped.context;
+    let Some(consumer) = scoped.world.consumers.get(key) else {
+        context.forget(key);
+        return Ok(Action::await_change());
+    };
     let started = Instant::now();
     let span = tracing::info_span!("reconcile", namespace = key.namespace, consumer = key.name);
     let result = async {
@@ -150,10 +187,10 @@ async fn reconcile<R: Read>(consumer: Arc<QueueConsumer>, scoped: Arc<Scoped<R>>
         if timeout(WORKING, scoped.world.listed()).await.is_err() {
             return Ok(Action::requeue(WORKING));
         }
-        let memory = context.memories.of(&key);
+        let memory = context.memories.of(key);
         let mut memory = memory.lock().await;
         memory.about(&consumer);
-        let result = pass(&consumer, &scoped, &mut memory).await;
+        let result = pass(&consumer, scoped, &mut memory).await;
         match &result {
             Ok(_) => memory.failures = 0,
             Err(error) => {
@@ -164,8 +201,8 @@ async fn reconcile<R: Read>(consumer: Arc<QueueConsumer>, scoped: Arc<Scoped<R>>
         result
     };
     let result = result.instrument(span).await;
-    if scoped.world.consumers.get(&key).is_none() {
-        context.forget(&key);
+    if scoped.world.consumers.get(key).is_none() {
+        context.forget(key);
     }
     context.metrics.reconciled(result.as_ref().map_or_else(Error::reason, |_| "ok"), started.elapsed());
     result
@@ -177,7 +214,7 @@ async fn pass<R: Read>(
     scoped: &Scoped<R>,
     memory: &mut Memory,
 ) -> Result<Action, Error> {
-    let Scoped { context, world, trigger } = scoped;
+    let Scoped { context, world, trigger, .. } = scoped;
     let (workers, watched) = (&context.workers, &context.watched);
     let sources = Sources { world, queues: &context.queues, workers, watched, trigger };
     let seen = observe(consumer, &sources, memory).await;

@@ -127,3 +127,40 @@ async fn after_a_restart_the_status_stands_until_the_queue_is_read() {
     tell(&consumer, &context, &seen, &created(&seen), &mut Memory::default()).await.unwrap();
     assert_eq!(statuses.lock().unwrap().len(), 2, "what was done is told");
 }
+
+#[tokio::test]
+async fn passes_come_in_the_order_of_their_asking() {
+    let (turns, order) = (Turns::new(CancellationToken::new()), Mutex::new(Vec::new()));
+    let (most, now) = (Mutex::new(0_usize), Mutex::new(0_usize));
+    let pass = |number: usize| {
+        let (order, most, now) = (&order, &most, &now);
+        turns.take(async move {
+            order.lock().unwrap().push(number);
+            *now.lock().unwrap() += 1;
+            let running = *now.lock().unwrap();
+            let so_far = *most.lock().unwrap();
+            *most.lock().unwrap() = so_far.max(running);
+            // the later ones are quicker
+            tokio::time::sleep(Duration::from_micros(200 - number as u64)).await;
+            *now.lock().unwrap() -= 1;
+        })
+    };
+    futures::future::join_all((0..100).map(pass)).await;
+    assert_eq!(order.into_inner().unwrap(), (0..100).collect::<Vec<_>>());
+    assert_eq!(most.into_inner().unwrap(), CONCURRENCY);
+}
+
+#[tokio::test]
+async fn who_waits_for_a_turn_does_not_hold_up_the_end() {
+    let stop = CancellationToken::new();
+    let turns = Turns::new(stop.clone());
+    let taken = turns.free.acquire_many(CONCURRENCY as u32).await.unwrap();
+    let waiting = turns.take(async { panic!("it is not its turn") });
+    let stopped = async {
+        tokio::task::yield_now().await;
+        stop.cancel();
+    };
+    assert_eq!(tokio::join!(waiting, stopped).0, None::<()>);
+    drop(taken);
+    assert_eq!(turns.take(async {}).await, None, "nor does anything begin after it");
+}
