@@ -37,6 +37,7 @@ use crate::slots::{Outlook, Slots};
 use crate::state::{Part, State};
 use crate::stop::Stop;
 use crate::suspect::Notes;
+use millrace_nn::cores;
 
 /// Where models are kept when the config is not told otherwise by `MILLRACE_CACHE_DIR`; the operator mounts it.
 const CACHE: &str = "/var/cache/millrace";
@@ -280,7 +281,11 @@ async fn start<E: Served>(
     dir: &Path,
 ) -> Result<EngineThread<E::Request>, LoadError> {
     let how = Loading::new(&config.worker.model, dir);
-    EngineThread::start(move || E::load(&how), Arc::clone(metrics)).await
+    let load = move || {
+        cores::join();
+        E::load(&how)
+    };
+    EngineThread::start(load, Arc::clone(metrics)).await
 }
 
 /// The pod's name, else the host's.

@@ -2,7 +2,9 @@
 //! is in: f16 cannot tell timestep 999 from 999.5.
 
 use candle_core::{DType, Device, Result, Tensor};
-use candle_nn::{Linear, Module, VarBuilder, linear, linear_no_bias, ops::silu};
+use candle_nn::{Module, VarBuilder, ops::silu};
+
+use millrace_nn::linear::{Linear, linear, linear_no_bias};
 
 /// The slowest sinusoid's period, over 2π.
 const MAX_PERIOD: f32 = 10_000.0;
@@ -52,11 +54,11 @@ pub(super) struct TimeEmbedding {
 impl TimeEmbedding {
     /// From `input` to `output` channels; `condition` is the width of what is added before.
     pub(super) fn new(vb: &VarBuilder, input: usize, output: usize, condition: Option<usize>) -> Result<Self> {
-        let project = |width| linear_no_bias(width, input, vb.pp("cond_proj"));
+        let project = |width| linear_no_bias(width, input, &vb.pp("cond_proj"));
         Ok(Self {
             condition: condition.map(project).transpose()?,
-            first: linear(input, output, vb.pp("linear_1"))?,
-            second: linear(output, output, vb.pp("linear_2"))?,
+            first: linear(input, output, &vb.pp("linear_1"))?,
+            second: linear(output, output, &vb.pp("linear_2"))?,
         })
     }
 

@@ -1,14 +1,10 @@
 //! Task TextToImage: Stable Diffusion 1, 2 and XL, loaded from a folder in the layout of diffusers and computed as diffusers
 //! does. Requests join and leave between steps (docs/decisions/0015).
 
-mod attention;
 mod box_muller;
-mod conv;
 mod device;
 mod embeddings;
 mod finish;
-#[cfg(any(test, feature = "flash-attn"))]
-mod flash;
 mod folder;
 mod job;
 mod load;
@@ -17,11 +13,9 @@ mod lora_names;
 mod lora_settings;
 mod make_model;
 mod noise;
-mod norm;
 mod passes;
 mod picture;
 mod pipeline;
-mod plain;
 mod png;
 mod request;
 mod resnet;

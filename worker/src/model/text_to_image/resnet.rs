@@ -1,12 +1,13 @@
 //! diffusers' `ResnetBlock2D`, with a timestep as in UNets, and without as in autoencoders.
 
-use candle_core::{D, Module, Result, Tensor};
+use candle_core::{Module, Result, Tensor};
+use candle_nn::VarBuilder;
 use candle_nn::ops::silu;
-use candle_nn::{Linear, VarBuilder, linear};
 
-use super::conv::{Conv, Kernel};
-use super::norm::Norm;
 use super::unet_blocks::{Shared, conv3};
+use millrace_nn::conv::{Conv, Kernel};
+use millrace_nn::linear::{Linear, linear};
+use millrace_nn::norm::Norm;
 
 /// Two convolutions, each after a norm, and the way around them.
 #[derive(Debug)]
@@ -23,7 +24,7 @@ pub(super) struct Resnet {
 impl Resnet {
     pub(super) fn new(vb: &VarBuilder, input: usize, output: usize, shared: Shared) -> Result<Self> {
         let Shared { time_channels, groups, epsilon } = shared;
-        let time = time_channels.map(|channels| linear(channels, output, vb.pp("time_emb_proj")));
+        let time = time_channels.map(|channels| linear(channels, output, &vb.pp("time_emb_proj")));
         let around = (input != output).then(|| Conv::new(&vb.pp("conv_shortcut"), input, output, Kernel::POINT));
         Ok(Self {
             norm1: Norm::new(&vb.pp("norm1"), groups, input, epsilon)?,
@@ -39,16 +40,12 @@ impl Resnet {
     pub(super) fn forward(&self, x: &Tensor, time: Option<&Tensor>) -> Result<Tensor> {
         let inner = self.conv1.forward(&self.norm1.forward_silu(x)?)?;
         let inner = match (time, &self.time) {
-            (Some(time), Some(linear)) => {
-                let time = linear.forward(&silu(time)?)?.unsqueeze(D::Minus1)?.unsqueeze(D::Minus1)?;
-                inner.broadcast_add(&time)?
-            }
-            _ => inner,
+            (Some(time), Some(linear)) => self.norm2.shift_forward_silu(&inner, &linear.forward(&silu(time)?)?)?,
+            _ => self.norm2.forward_silu(&inner)?,
         };
-        let inner = self.conv2.forward(&self.norm2.forward_silu(&inner)?)?;
         match &self.around {
-            Some(around) => around.forward(x)? + inner,
-            None => x + inner,
+            Some(around) => self.conv2.forward_add(&inner, &around.forward(x)?),
+            None => self.conv2.forward_add(&inner, x),
         }
     }
 }

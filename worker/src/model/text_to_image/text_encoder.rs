@@ -4,15 +4,14 @@
 //! are, and on the second encoder's projected embedding of the end token.
 
 use candle_core::{DType, Device, IndexOp, Result, Tensor};
-use candle_nn::{
-    Embedding, LayerNorm, Linear, Module, VarBuilder, embedding, layer_norm, linear, linear_no_bias, ops::sigmoid,
-};
+use candle_nn::{Embedding, LayerNorm, Module, VarBuilder, embedding, layer_norm, ops::sigmoid};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::attention::{Scores, attention};
 use super::folder::{Folder, corrupt};
 use crate::model::LoadError;
+use millrace_nn::attention::{Scores, attention};
+use millrace_nn::linear::{Linear, linear, linear_no_bias};
 
 /// `text_encoder/config.json`, in its own words.
 #[derive(Debug, Clone, Deserialize)]
@@ -147,7 +146,7 @@ impl TextEncoder {
         let layers = (0..config.num_hidden_layers)
             .map(|i| Block::new(&model.pp("encoder").pp("layers").pp(i), config))
             .collect::<Result<_>>()?;
-        let project = || linear_no_bias(width, config.projection_dim, vb.pp("text_projection"));
+        let project = || linear_no_bias(width, config.projection_dim, &vb.pp("text_projection"));
         Ok(Self {
             token_embedding: embedding(config.vocab_size, width, embeddings.pp("token_embedding"))?,
             position_embedding: embedding(config.max_position_embeddings, width, embeddings.pp("position_embedding"))?,
@@ -225,14 +224,14 @@ impl Block {
         let mlp = vb.pp("mlp");
         Ok(Self {
             norm1: layer_norm(width, config.layer_norm_eps, vb.pp("layer_norm1"))?,
-            query: linear(width, width, attn.pp("q_proj"))?,
-            key: linear(width, width, attn.pp("k_proj"))?,
-            value: linear(width, width, attn.pp("v_proj"))?,
-            out: linear(width, width, attn.pp("out_proj"))?,
+            query: linear(width, width, &attn.pp("q_proj"))?,
+            key: linear(width, width, &attn.pp("k_proj"))?,
+            value: linear(width, width, &attn.pp("v_proj"))?,
+            out: linear(width, width, &attn.pp("out_proj"))?,
             heads: config.num_attention_heads,
             norm2: layer_norm(width, config.layer_norm_eps, vb.pp("layer_norm2"))?,
-            up: linear(width, config.intermediate_size, mlp.pp("fc1"))?,
-            down: linear(config.intermediate_size, width, mlp.pp("fc2"))?,
+            up: linear(width, config.intermediate_size, &mlp.pp("fc1"))?,
+            down: linear(config.intermediate_size, width, &mlp.pp("fc2"))?,
             activation: config.hidden_act,
         })
     }

@@ -4,12 +4,12 @@
 use candle_core::{Module, Result, Tensor};
 use candle_nn::VarBuilder;
 
-use super::conv::Conv;
 use super::embeddings::{Sinusoids, TimeEmbedding};
-use super::norm::Norm;
 use super::resnet::Resnet;
 use super::unet_blocks::{Shared, Transformer, Unit, conv3};
 use super::unet_config::{Config, Mid, TextTime};
+use millrace_nn::conv::Conv;
+use millrace_nn::norm::Norm;
 
 /// A UNet with its weights.
 #[derive(Debug)]

@@ -1,12 +1,14 @@
 //! The parts that the UNet is made of: residual blocks, and diffusers' transformer over latents.
 
-use candle_core::{D, Module, Result, Tensor};
-use candle_nn::{LayerNorm, Linear, VarBuilder, layer_norm, linear, linear_no_bias};
+use candle_core::{Module, Result, Tensor};
+use candle_nn::{LayerNorm, VarBuilder, layer_norm};
 
-use super::attention::{Scores, attention};
-use super::conv::{Conv, Kernel};
-use super::norm::Norm;
 use super::resnet::Resnet;
+use millrace_nn::activation::geglu;
+use millrace_nn::attention::{Scores, attention};
+use millrace_nn::conv::{Conv, Kernel};
+use millrace_nn::linear::{Linear, linear, linear_no_bias};
+use millrace_nn::norm::Norm;
 
 /// What all blocks of one UNet have in common.
 #[derive(Debug, Clone, Copy)]
@@ -77,11 +79,11 @@ enum Projection {
 }
 
 impl Projection {
-    fn new(vb: VarBuilder, channels: usize, linear_projection: bool) -> Result<Self> {
+    fn new(vb: &VarBuilder, channels: usize, linear_projection: bool) -> Result<Self> {
         Ok(if linear_projection {
             Self::Linear(linear(channels, channels, vb)?)
         } else {
-            Self::Conv(Conv::new(&vb, channels, channels, Kernel::POINT)?)
+            Self::Conv(Conv::new(vb, channels, channels, Kernel::POINT)?)
         })
     }
 }
@@ -101,21 +103,21 @@ impl Transformer {
         let layer = |i| Layer::new(&blocks.pp(i), channels, attends);
         Ok(Self {
             norm: Norm::new(&vb.pp("norm"), shared.groups, channels, 1e-6)?,
-            project_in: Projection::new(vb.pp("proj_in"), channels, attends.linear)?,
+            project_in: Projection::new(&vb.pp("proj_in"), channels, attends.linear)?,
             layers: (0..attends.layers).map(layer).collect::<Result<_>>()?,
-            project_out: Projection::new(vb.pp("proj_out"), channels, attends.linear)?,
+            project_out: Projection::new(&vb.pp("proj_out"), channels, attends.linear)?,
         })
     }
 
     /// `x` (rows, channels, height, width) with the text `context` (rows, tokens, width) worked in.
     pub(super) fn forward(&self, x: &Tensor, context: &Tensor) -> Result<Tensor> {
         let (rows, channels, height, width) = x.dims4()?;
-        let to_tokens = |x: &Tensor| x.permute((0, 2, 3, 1))?.reshape((rows, height * width, channels));
+        let to_tokens = |x: &Tensor| x.flatten_from(2)?.transpose(1, 2);
         let to_latents = |x: &Tensor| x.reshape((rows, height, width, channels))?.permute((0, 3, 1, 2))?.contiguous();
         let normed = self.norm.forward(x)?;
         let mut tokens = match &self.project_in {
             Projection::Linear(project) => project.forward(&to_tokens(&normed)?)?,
-            Projection::Conv(project) => to_tokens(&project.forward(&normed)?)?,
+            Projection::Conv(project) => to_tokens(&project.forward(&normed)?)?.contiguous()?,
         };
         for layer in &self.layers {
             tokens = layer.forward(&tokens, context)?;
@@ -154,19 +156,16 @@ impl Layer {
             norm2: norm("norm2")?,
             to_text: Attention::new(&vb.pp("attn2"), channels, attends.context, attends)?,
             norm3: norm("norm3")?,
-            gate: linear(channels, channels * 8, feed.pp("0").pp("proj"))?,
-            out: linear(channels * 4, channels, feed.pp("2"))?,
+            gate: linear(channels, channels * 8, &feed.pp("0").pp("proj"))?,
+            out: linear(channels * 4, channels, &feed.pp("2"))?,
         })
     }
 
     fn forward(&self, x: &Tensor, context: &Tensor) -> Result<Tensor> {
         let normed = self.norm1.forward(x)?;
-        let x = (x + self.first.forward(&normed, if self.only_text { context } else { &normed })?)?;
-        let x = (&x + self.to_text.forward(&self.norm2.forward(&x)?, context)?)?;
-        let wide = self.gate.forward(&self.norm3.forward(&x)?)?;
-        let half = wide.dim(D::Minus1)? / 2;
-        let (values, gate) = (wide.narrow(D::Minus1, 0, half)?, wide.narrow(D::Minus1, half, half)?);
-        &x + self.out.forward(&(values * gate.gelu_erf()?)?)?
+        let x = self.first.forward_add(&normed, if self.only_text { context } else { &normed }, x)?;
+        let x = self.to_text.forward_add(&self.norm2.forward(&x)?, context, &x)?;
+        self.out.forward_add(&geglu(&self.gate.forward(&self.norm3.forward(&x)?)?)?, &x)
     }
 }
 
@@ -183,18 +182,19 @@ struct Attention {
 impl Attention {
     fn new(vb: &VarBuilder, channels: usize, context: usize, attends: Attends) -> Result<Self> {
         Ok(Self {
-            query: linear_no_bias(channels, channels, vb.pp("to_q"))?,
-            key: linear_no_bias(context, channels, vb.pp("to_k"))?,
-            value: linear_no_bias(context, channels, vb.pp("to_v"))?,
-            out: linear(channels, channels, vb.pp("to_out").pp("0"))?,
+            query: linear_no_bias(channels, channels, &vb.pp("to_q"))?,
+            key: linear_no_bias(context, channels, &vb.pp("to_k"))?,
+            value: linear_no_bias(context, channels, &vb.pp("to_v"))?,
+            out: linear(channels, channels, &vb.pp("to_out").pp("0"))?,
             heads: attends.heads,
             upcast: attends.upcast,
         })
     }
 
-    fn forward(&self, x: &Tensor, context: &Tensor) -> Result<Tensor> {
+    /// What `x` makes of `context`, added to `to`.
+    fn forward_add(&self, x: &Tensor, context: &Tensor, to: &Tensor) -> Result<Tensor> {
         let (query, key, value) = (self.query.forward(x)?, self.key.forward(context)?, self.value.forward(context)?);
         let scores = if self.upcast { Scores::Upcast } else { Scores::Plain };
-        self.out.forward(&attention(&query, &key, &value, self.heads, scores)?)
+        self.out.forward_add(&attention(&query, &key, &value, self.heads, scores)?, to)
     }
 }

@@ -5,10 +5,10 @@ use candle_nn::VarBuilder;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::conv::{Conv, Kernel};
 use super::folder::{Folder, corrupt, unsupported};
 use super::vae_blocks::{Decoder, Encoder, Shape};
 use crate::model::LoadError;
+use millrace_nn::conv::{Conv, Kernel};
 
 pub(super) const CONFIG: &str = "vae/config.json";
 

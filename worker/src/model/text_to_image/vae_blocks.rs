@@ -2,13 +2,14 @@
 //! timestep, its one attention is in the middle.
 
 use candle_core::{D, Module, Result, Tensor};
-use candle_nn::{Linear, VarBuilder};
+use candle_nn::VarBuilder;
 
-use super::attention::{Scores, attention};
-use super::conv::{Conv, Kernel};
-use super::norm::Norm;
 use super::resnet::Resnet;
 use super::unet_blocks::{Shared, conv3};
+use millrace_nn::attention::{Scores, attention};
+use millrace_nn::conv::{Conv, Kernel};
+use millrace_nn::linear::Linear;
+use millrace_nn::norm::Norm;
 
 const EPSILON: f64 = 1e-6;
 
@@ -128,7 +129,7 @@ impl Attention {
                     Err(_) => return Err(error),
                 },
             };
-            Ok(Linear::new(weight, Some(vb.get(channels, "bias")?)))
+            Linear::new(weight, Some(vb.get(channels, "bias")?))
         };
         Ok(Self {
             norm: Norm::new(&vb.pp("group_norm"), groups, channels, EPSILON)?,

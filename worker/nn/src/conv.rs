@@ -17,22 +17,22 @@ const PIXELS: usize = 512;
 
 /// A convolution with a square kernel, with its bias.
 #[derive(Debug)]
-pub(super) enum Conv {
+pub enum Conv {
     Unfolding(Unfolding),
     Candle(Conv2d),
 }
 
 /// How the kernel goes over the input.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Kernel {
-    pub(super) side: usize,
-    pub(super) stride: usize,
+pub struct Kernel {
+    pub side: usize,
+    pub stride: usize,
     /// Zeros around the input.
-    pub(super) padding: usize,
+    pub padding: usize,
 }
 
 impl Kernel {
-    pub(super) const POINT: Self = Self { side: 1, stride: 1, padding: 0 };
+    pub const POINT: Self = Self { side: 1, stride: 1, padding: 0 };
 
     fn output(self, side: usize) -> Result<usize> {
         let room = (side + 2 * self.padding).checked_sub(self.side);
@@ -42,7 +42,7 @@ impl Kernel {
 }
 
 impl Conv {
-    pub(super) fn new(vb: &VarBuilder, input: usize, output: usize, kernel: Kernel) -> Result<Self> {
+    pub fn new(vb: &VarBuilder, input: usize, output: usize, kernel: Kernel) -> Result<Self> {
         // how a made model's weights begin is as in candle and torch
         let bound = 1.0 / (input as f64).sqrt();
         let shape = (output, input, kernel.side, kernel.side);
@@ -58,11 +58,21 @@ impl Conv {
     }
 }
 
+impl Conv {
+    /// The convolution of `x`, added to `to` (rows, output channels, height, width).
+    pub fn forward_add(&self, x: &Tensor, to: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Unfolding(conv) => conv.forward(x, Some(&to.contiguous()?)),
+            Self::Candle(conv) => to + conv.forward(x)?,
+        }
+    }
+}
+
 impl Module for Conv {
     /// (rows, input channels, height, width) to (rows, output channels, height, width).
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match self {
-            Self::Unfolding(conv) => conv.forward(x),
+            Self::Unfolding(conv) => conv.forward(x, None),
             Self::Candle(conv) => conv.forward(x),
         }
     }
@@ -70,7 +80,7 @@ impl Module for Conv {
 
 /// One that unfolds its input.
 #[derive(Debug)]
-pub(super) struct Unfolding {
+pub struct Unfolding {
     /// (output channels, input channels · side² + 1).
     matrix: Tensor,
     channels: usize,
@@ -78,7 +88,7 @@ pub(super) struct Unfolding {
 }
 
 impl Unfolding {
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    fn forward(&self, x: &Tensor, to: Option<&Tensor>) -> Result<Tensor> {
         let x = x.contiguous()?;
         let (rows, channels, height, width) = x.dims4()?;
         if channels != self.channels {
@@ -96,13 +106,21 @@ impl Unfolding {
                 let tile = self.matrix.matmul(&Tensor::from_vec(columns, (depth, pixels), &Device::Cpu)?)?;
                 read(&tile, |tile| {
                     let channels = out.par_chunks_mut(area).zip(tile.par_chunks(pixels));
-                    channels.for_each(|(out, tile)| out[from * out_width..][..pixels].copy_from_slice(tile));
+                    channels.for_each(|(out, tile)| {
+                        out[from * out_width..].iter_mut().zip(tile).for_each(|(out, value)| *out += value);
+                    });
                     Ok(())
                 })?;
             }
             Ok(())
         };
-        let mut out = vec![0.0; rows * outputs * area];
+        let mut out = match to {
+            Some(to) => read(to, |to| Ok(to.to_vec()))?,
+            None => vec![0.0; rows * outputs * area],
+        };
+        if out.len() != rows * outputs * area {
+            return Err(Error::Msg(format!("{} numbers are to be added to {}", rows * outputs * area, out.len())));
+        }
         read(&x, |values| {
             let mut rows = values.chunks_exact(channels * height * width).zip(out.chunks_exact_mut(outputs * area));
             rows.try_for_each(|(values, out)| one(values, out))

@@ -8,17 +8,18 @@ use candle_nn::ops::silu;
 use candle_nn::{GroupNorm, Init, VarBuilder};
 use rayon::prelude::*;
 
+use super::math::{self, sum};
 use super::plain::{is_plain, read};
 
 /// A group norm with a scale and a shift for each channel.
 #[derive(Debug)]
-pub(super) enum Norm {
+pub enum Norm {
     Own(Own),
     Candle(GroupNorm),
 }
 
 impl Norm {
-    pub(super) fn new(vb: &VarBuilder, groups: usize, channels: usize, epsilon: f64) -> Result<Self> {
+    pub fn new(vb: &VarBuilder, groups: usize, channels: usize, epsilon: f64) -> Result<Self> {
         let scale = vb.get_with_hints(channels, "weight", Init::Const(1.0))?;
         let shift = vb.get_with_hints(channels, "bias", Init::Const(0.0))?;
         if is_plain(&scale) && channels.is_multiple_of(groups) {
@@ -29,25 +30,33 @@ impl Norm {
     }
 
     /// (rows, channels, height, width).
-    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match self {
-            Self::Own(own) => own.forward(x, |value| value),
+            Self::Own(own) => own.forward(x, None, |value| value),
             Self::Candle(norm) => norm.forward(x),
         }
     }
 
     /// The norm, and the sigmoid linear unit of it.
-    pub(super) fn forward_silu(&self, x: &Tensor) -> Result<Tensor> {
+    pub fn forward_silu(&self, x: &Tensor) -> Result<Tensor> {
         match self {
-            Self::Own(own) => own.forward(x, |value| value / (1.0 + (-value).exp())),
+            Self::Own(own) => own.forward(x, None, math::silu),
             Self::Candle(norm) => silu(&norm.forward(x)?),
+        }
+    }
+
+    /// As [`Norm::forward_silu`], of `x` with `shift` (rows, channels) added to all pixels of a channel.
+    pub fn shift_forward_silu(&self, x: &Tensor, shift: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Own(own) => own.forward(x, Some(shift), math::silu),
+            Self::Candle(norm) => silu(&norm.forward(&x.broadcast_add(&shift.unsqueeze(2)?.unsqueeze(3)?)?)?),
         }
     }
 }
 
 /// One that is computed here.
 #[derive(Debug)]
-pub(super) struct Own {
+pub struct Own {
     /// Each channel's scale and shift.
     channels: Vec<(f32, f32)>,
     groups: usize,
@@ -55,22 +64,36 @@ pub(super) struct Own {
 }
 
 impl Own {
-    fn forward(&self, x: &Tensor, activation: impl Fn(f32) -> f32 + Sync) -> Result<Tensor> {
+    fn forward(&self, x: &Tensor, shift: Option<&Tensor>, activation: impl Fn(f32) -> f32 + Sync) -> Result<Tensor> {
         let x = x.contiguous()?;
         let (rows, count, height, width) = x.dims4()?;
         if count != self.channels.len() {
             return Err(Error::Msg(format!("a norm of {} channels was given {count}", self.channels.len())));
         }
         let (size, together) = (height * width, count / self.groups);
+        let shifts = match shift {
+            Some(shift) => shift.flatten_all()?.to_vec1()?,
+            None => vec![0.0; rows * count],
+        };
+        if shifts.len() != rows * count {
+            return Err(Error::Msg(format!("{} shifts were given for {rows} rows of {count} channels", shifts.len())));
+        }
         let one = |group: usize, values: &[f32], out: &mut [f32]| {
-            let mean = sum(values, |value| value) / values.len() as f64;
-            let variance = sum(values, |value| (value - mean as f32).powi(2)) / values.len() as f64;
+            let shifts = &shifts[group * together..][..together];
+            let channels = || values.chunks_exact(size).zip(shifts);
+            let total =
+                |of: &dyn Fn(&[f32], f32) -> f64| channels().map(|(values, shift)| of(values, *shift)).sum::<f64>();
+            let mean = total(&|values, shift| sum(values, |value| value + shift)) / values.len() as f64;
+            let off = mean as f32;
+            let variance =
+                total(&|values, shift| sum(values, |value| (value + shift - off).powi(2))) / values.len() as f64;
             let narrow = 1.0 / (variance + self.epsilon).sqrt();
             let own = &self.channels[group % self.groups * together..];
-            for ((out, values), (scale, shift)) in out.chunks_exact_mut(size).zip(values.chunks_exact(size)).zip(own) {
+            for ((out, (values, by)), (scale, shift)) in out.chunks_exact_mut(size).zip(channels()).zip(own) {
                 let scale = (f64::from(*scale) * narrow) as f32;
-                let mean = mean as f32;
-                out.iter_mut().zip(values).for_each(|(out, value)| *out = activation((value - mean) * scale + shift));
+                out.iter_mut()
+                    .zip(values)
+                    .for_each(|(out, value)| *out = activation((value + by - off) * scale + shift));
             }
         };
         let mut out = vec![0.0; x.elem_count()];
@@ -81,23 +104,6 @@ impl Own {
         })?;
         Tensor::from_vec(out, (rows, count, height, width), &Device::Cpu)
     }
-}
-
-/// The sum of what `each` makes of the values: in f32 over a few at a time, which the processor adds side by side, and in
-/// f64 over those sums.
-fn sum(values: &[f32], each: impl Fn(f32) -> f32) -> f64 {
-    const SIDE_BY_SIDE: usize = 16;
-    const BLOCK: usize = 64 * SIDE_BY_SIDE;
-    let block = |block: &[f32]| {
-        let mut sums = [0.0_f32; SIDE_BY_SIDE];
-        let chunks = block.chunks_exact(SIDE_BY_SIDE);
-        let rest: f32 = chunks.remainder().iter().map(|value| each(*value)).sum();
-        for chunk in chunks {
-            sums.iter_mut().zip(chunk).for_each(|(sum, value)| *sum += each(*value));
-        }
-        f64::from(rest) + sums.iter().map(|sum| f64::from(*sum)).sum::<f64>()
-    };
-    values.chunks(BLOCK).map(block).sum()
 }
 
 #[cfg(test)]
@@ -122,7 +128,14 @@ mod tests {
             let norm = Norm::new(&vb, groups, channels, 1e-5).unwrap();
             let x = tensor(wave(rows * channels * height * width, 3.0), &[rows, channels, height, width]);
             let known = candles.forward(&x).unwrap();
-            for (found, known) in [(norm.forward(&x), known.clone()), (norm.forward_silu(&x), silu(&known).unwrap())] {
+            let shift = tensor(wave(rows * channels, 4.0), &[rows, channels]);
+            let shifted = x.broadcast_add(&shift.reshape((rows, channels, 1, 1)).unwrap()).unwrap();
+            let shifted = silu(&candles.forward(&shifted).unwrap()).unwrap();
+            for (found, known) in [
+                (norm.forward(&x), known.clone()),
+                (norm.forward_silu(&x), silu(&known).unwrap()),
+                (norm.shift_forward_silu(&x, &shift), shifted),
+            ] {
                 let apart = (found.unwrap() - known).unwrap().abs().unwrap().flatten_all().unwrap().max(0).unwrap();
                 assert!(apart.to_scalar::<f32>().unwrap() < 1e-5, "{channels} channels in {groups} groups");
             }

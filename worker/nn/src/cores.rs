@@ -1,0 +1,18 @@
+//! All cores for one model.
+
+use std::thread::available_parallelism;
+
+use rayon::ThreadPoolBuilder;
+
+/// Makes the calling thread one of those that rayon works on, so that a matrix product that it begins is begun at once:
+/// from any other thread each is handed over first, and the thread sleeps until it is done, which for small products
+/// takes longer than they do. For the one thread that a model runs on, before it computes anything; nothing changes where
+/// rayon was used before.
+pub fn join() {
+    // one more than this thread at least: what others ask for must be done while this one waits for work
+    let threads = std::env::var("RAYON_NUM_THREADS").ok().and_then(|count| count.parse().ok());
+    let threads = threads.unwrap_or_else(|| available_parallelism().map_or(1, usize::from)).max(2);
+    if let Err(error) = ThreadPoolBuilder::new().num_threads(threads).use_current_thread().build_global() {
+        tracing::debug!(%error, "the model's thread is not one of rayon's");
+    }
+}
