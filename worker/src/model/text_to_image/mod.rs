@@ -4,12 +4,10 @@
 mod attention;
 mod box_muller;
 mod conv;
-mod device;
 mod embeddings;
 mod finish;
 #[cfg(any(test, feature = "flash-attn"))]
 mod flash;
-mod folder;
 mod job;
 mod load;
 mod lora;
@@ -40,14 +38,13 @@ mod vae;
 mod vae_blocks;
 mod vocabulary;
 mod weighting;
-mod weights;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 pub use self::load::load;
-pub use self::make_model::{MakeModelError, make_model};
+pub use self::make_model::make_model;
 pub use self::request::{TextToImageRequest, validate_defaults};
 
 use self::job::Job;
@@ -56,7 +53,7 @@ use self::pipeline::Pipeline;
 use self::request::Source;
 use self::scheduler::SchedulerError;
 use super::stepwise::{Stepped, Stepwise, Ticket, crashed, lost, run_all};
-use super::{Engine, Item, Product, RunError};
+use super::{Engine, Item, Product, RunError, weights};
 
 /// A loaded model, and what it works on.
 pub struct TextToImage {

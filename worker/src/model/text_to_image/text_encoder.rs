@@ -11,8 +11,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::attention::{Scores, attention};
-use super::folder::{Folder, corrupt};
 use crate::model::LoadError;
+use crate::model::folder::{Folder, corrupt};
 
 /// `text_encoder/config.json`, in its own words.
 #[derive(Debug, Clone, Deserialize)]

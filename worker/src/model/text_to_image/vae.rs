@@ -6,9 +6,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::conv::{Conv, Kernel};
-use super::folder::{Folder, corrupt, unsupported};
 use super::vae_blocks::{Decoder, Encoder, Shape};
 use crate::model::LoadError;
+use crate::model::folder::{Folder, corrupt, unsupported};
 
 pub(super) const CONFIG: &str = "vae/config.json";
 

@@ -12,24 +12,24 @@ fn folder() -> PathBuf {
 }
 
 /// A golden that is text.
-pub(in super::super) fn text(file: &str) -> String {
+pub(crate) fn text(file: &str) -> String {
     let path = folder().join(file);
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
 /// The tensors of a golden.
-pub(in super::super) fn tensors(file: &str) -> HashMap<String, Tensor> {
+pub(crate) fn tensors(file: &str) -> HashMap<String, Tensor> {
     candle_core::safetensors::load(folder().join(file), &Device::Cpu).unwrap()
 }
 
 /// The bytes of a golden.
-pub(in super::super) fn bytes(file: &str) -> Vec<u8> {
+pub(crate) fn bytes(file: &str) -> Vec<u8> {
     std::fs::read(folder().join(file)).unwrap()
 }
 
 /// A tiny model in a folder of its own, with the weights of a seed: made as bench/parity/weights.py says. The model is in
 /// the folder `model` of the one that is given; `edit` may change its files before it is loaded.
-pub(in super::super) fn model(name: &str, seed: u64) -> (TempDir, PathBuf) {
+pub(crate) fn model(name: &str, seed: u64) -> (TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let model = dir.path().join("model");
     let all = folder();
