@@ -15,6 +15,7 @@ pub mod source;
 pub mod stepwise;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod text_embedding;
 pub mod text_to_image;
 pub mod thread;
 mod weights;
