@@ -47,6 +47,8 @@ pub struct ModelSpec {
 pub enum Task {
     /// A prompt gives PNG pictures, by an SDXL-family diffusers pipeline.
     TextToImage,
+    /// A text gives a vector, by a model in the layout of sentence-transformers.
+    TextEmbedding,
     /// Returns its input after `parameters.milliseconds`: for trying out a queue and for load tests.
     Echo,
 }
@@ -56,6 +58,7 @@ impl Task {
     pub fn name(self) -> &'static str {
         match self {
             Self::TextToImage => "TextToImage",
+            Self::TextEmbedding => "TextEmbedding",
             Self::Echo => "Echo",
         }
     }

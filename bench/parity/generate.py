@@ -1,6 +1,7 @@
 """Makes the goldens anew: tiny models, and what diffusers computes with them. README.md says what is what.
 
-    $(./install) generate.py [components] [pictures] [lora] [schedulers] [noise]    # all of it when none is named
+    $(./install) generate.py [components] [pictures] [lora] [schedulers] [noise]    # all of these when none is named
+    $(./install embeddings) generate.py embeddings [minilm=$(./minilm)]             # what sentence-transformers computes
 """
 import json
 import os
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from safetensors.numpy import save_file
 
+import embeddings
 import lora
 import models
 import noise
@@ -125,7 +127,12 @@ def main():
             schedulers.make(GOLDENS)
         if "noise" in wanted:
             noise.make(GOLDENS)
-    (GOLDENS / "versions.json").write_text(json.dumps(versions(), indent=1) + "\n")
+        if "embeddings" in wanted:
+            embeddings.make(work, GOLDENS)
+    for folder in (name.removeprefix("minilm=") for name in wanted if name.startswith("minilm=")):
+        embeddings.make_real(folder, GOLDENS)
+    if {"components", "pictures", "lora", "schedulers", "noise"} & set(wanted):
+        (GOLDENS / "versions.json").write_text(json.dumps(versions(), indent=1) + "\n")
     size = sum(file.stat().st_size for file in GOLDENS.rglob("*") if file.is_file())
     print(f"{GOLDENS}: {size:,} bytes")
 

@@ -1,6 +1,6 @@
 """Weights from a seed that any language makes exactly: integers from splitmix64, times a power of two.
 
-So no weights lie in the repository: worker/src/model/text_to_image/tests/golden.rs makes the same from the names and
+So no weights lie in the repository: worker/src/model/golden.rs makes the same from the names and
 shapes in goldens/MODEL/tensors.json.
 
 Element i (from 0, row-major) of tensor NAME of COMPONENT:

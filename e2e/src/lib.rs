@@ -23,7 +23,7 @@ pub use consumer::{Consumer, name_of};
 pub use lab::{GPUS, IN_CLUSTER, Lab, REGION, scenario};
 pub use ledger::Ledger;
 pub use manifest::Manifest;
-pub use model::Model;
+pub use model::{Model, infer};
 pub use node::node_of;
 pub use operator::Operator;
 pub use picture::Picture;

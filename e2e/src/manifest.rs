@@ -34,6 +34,16 @@ impl Manifest {
         Self::new(lab, name, &queue.url(), &model)
     }
 
+    /// A consumer of task TextEmbedding on a CPU, whose jobs may read the scenario's bucket.
+    pub fn text_embedding(lab: &Lab, name: &str, queue: &Queue<'_>, model: &Model) -> Self {
+        let source = json!({ "s3": { "uri": model.uri(), "region": REGION, "endpoint": IN_CLUSTER } });
+        let batch = json!({ "maxSize": 8, "maxWaitMilliseconds": 20 });
+        let model = json!({ "task": "TextEmbedding", "source": source, "device": "Cpu", "batch": batch });
+        Self::new(lab, name, &queue.url(), &model)
+            .with("/spec/queue/allow", json!({ "inputBuckets": [lab.name] }))
+            .with("/spec/worker/gpu/count", json!(0))
+    }
+
     fn new(lab: &Lab, name: &str, url: &str, model: &Value) -> Self {
         Self(json!({
             "apiVersion": "millrace.dev/v1alpha1",

@@ -11,6 +11,9 @@ use crate::Lab;
 
 /// The bucket of models, shared by all scenarios and the demo.
 const BUCKET: &str = "models";
+/// The tasks that have tiny models.
+const PICTURES: &str = "TextToImage";
+const TEXTS: &str = "TextEmbedding";
 
 /// A model that is in LocalStack.
 #[derive(Debug, Clone)]
@@ -45,17 +48,24 @@ impl Lab {
 
     /// One that is good for every prompt without the word `z`, which makes pictures of NaN.
     pub async fn spoiled_model(&self) -> Result<Model> {
-        let made = make(7)?;
+        let made = make(PICTURES, 7)?;
         spoil(made.path())?;
         self.upload_folder(&self.name, "spoiled/", made.path()).await?;
         Ok(Model { uri: format!("s3://{}/spoiled/", self.name) })
+    }
+
+    /// A tiny model for embeddings, and its folder here.
+    pub async fn embedding_model(&self) -> Result<(Model, tempfile::TempDir)> {
+        let made = make(TEXTS, 7)?;
+        self.upload_folder(&self.name, "tiny-bert/", made.path()).await?;
+        Ok((Model { uri: format!("s3://{}/tiny-bert/", self.name) }, made))
     }
 
     /// The same seed makes the same bytes, so whoever reads an older upload meanwhile reads the same.
     async fn publish(&self, folder: &str, seed: u64) -> Result<()> {
         // us-east-1 takes it well when the bucket is there already
         self.create_bucket(BUCKET).await?;
-        let made = make(seed)?;
+        let made = make(PICTURES, seed)?;
         self.upload_folder(BUCKET, &format!("{folder}/"), made.path()).await
     }
 
@@ -78,17 +88,29 @@ impl Lab {
 
     /// A tiny model in a folder here, to be spoiled.
     pub fn model_folder(&self) -> Result<tempfile::TempDir> {
-        make(7)
+        make(PICTURES, 7)
     }
 }
 
-fn make(seed: u64) -> Result<tempfile::TempDir> {
+fn make(task: &str, seed: u64) -> Result<tempfile::TempDir> {
     let folder = tempfile::tempdir()?;
     let mut make = Command::new(worker_binary()?);
-    make.args(["make-model", "--task", "TextToImage", "--seed", &seed.to_string()]).arg(folder.path());
-    let output = make.output().with_context(|| format!("{make:?}"))?;
-    ensure!(output.status.success(), "{make:?}: {}", String::from_utf8_lossy(&output.stderr));
+    make.args(["make-model", "--task", task, "--seed", &seed.to_string()]).arg(folder.path());
+    run(make)?;
     Ok(folder)
+}
+
+/// The value that a job has by hand.
+pub fn infer(task: &str, model: &Path, input: &str) -> Result<Value> {
+    let mut infer = Command::new(worker_binary()?);
+    infer.args(["infer", "--task", task, "--device", "cpu", "--input", input, "--model"]).arg(model);
+    Ok(serde_json::from_slice(&run(infer)?)?)
+}
+
+fn run(mut command: Command) -> Result<Vec<u8>> {
+    let output = command.output().with_context(|| format!("{command:?}"))?;
+    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(output.stdout)
 }
 
 /// The worker that was built beside these tests.

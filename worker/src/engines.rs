@@ -6,6 +6,7 @@ use millrace_api::{Device, ModelSpec, Precision, Task};
 use serde_json::{Map, Value};
 
 use crate::model::echo::{self, Echo};
+use crate::model::text_embedding::{self, TextEmbedding};
 use crate::model::text_to_image::{self, TextToImage};
 use crate::model::{Engine, InvalidInput, LoadError};
 
@@ -67,6 +68,7 @@ pub trait Use {
 pub fn dispatch<U: Use>(task: Task, what: U) -> U::Output {
     match task {
         Task::TextToImage => what.with::<TextToImage>(),
+        Task::TextEmbedding => what.with::<TextEmbedding>(),
         Task::Echo => what.with::<Echo>(),
     }
 }
@@ -88,5 +90,15 @@ impl Served for TextToImage {
 
     fn load(how: &Loading) -> Result<Self, LoadError> {
         text_to_image::load(&how.dir, how.device, how.precision, how.variant.as_deref(), how.gpus, &how.parameters)
+    }
+}
+
+impl Served for TextEmbedding {
+    fn check_defaults(defaults: &Map<String, Value>) -> Result<(), InvalidInput> {
+        text_embedding::validate_defaults(defaults)
+    }
+
+    fn load(how: &Loading) -> Result<Self, LoadError> {
+        text_embedding::load(&how.dir, how.device, how.precision, how.variant.as_deref(), how.gpus, &how.parameters)
     }
 }

@@ -9,7 +9,7 @@ use millrace_api::{Device, Precision, Task};
 use millrace_worker::engines::{Loading, gpus_given};
 use millrace_worker::infer::ByHand;
 use millrace_worker::launch::{self, Wish};
-use millrace_worker::model::text_to_image::make_model;
+use millrace_worker::model::{text_embedding, text_to_image};
 use millrace_worker::stop::Stop;
 use millrace_worker::telemetry::{self, LogFormat, Traces};
 use millrace_worker::{check, config, infer, run};
@@ -69,7 +69,7 @@ enum Command {
         #[arg(long)]
         write: bool,
     },
-    /// Write a tiny random model in the published layout, for tests and demos. Its pictures are noise.
+    /// Write a tiny random model in the published layout, for tests and demos. What it gives means nothing.
     MakeModel {
         /// What the model is for.
         #[arg(long)]
@@ -101,6 +101,8 @@ impl Command {
 enum TaskName {
     #[value(name = "TextToImage")]
     TextToImage,
+    #[value(name = "TextEmbedding")]
+    TextEmbedding,
     #[value(name = "Echo")]
     Echo,
 }
@@ -109,6 +111,7 @@ impl From<TaskName> for Task {
     fn from(name: TaskName) -> Self {
         match name {
             TaskName::TextToImage => Self::TextToImage,
+            TaskName::TextEmbedding => Self::TextEmbedding,
             TaskName::Echo => Self::Echo,
         }
     }
@@ -169,11 +172,14 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
             let how = Loading { dir: model, device: device.into(), precision, variant, gpus: gpus_given(), parameters };
             infer::infer(task.into(), ByHand { how, input, output })?;
         }
-        Command::MakeModel { task: TaskName::TextToImage, seed, dir } => {
-            make_model(&dir, seed)?;
+        Command::MakeModel { task, seed, dir } => {
+            match task {
+                TaskName::TextToImage => text_to_image::make_model(&dir, seed)?,
+                TaskName::TextEmbedding => text_embedding::make_model(&dir, seed)?,
+                TaskName::Echo => anyhow::bail!("--task: Echo has no model to make"),
+            }
             println!("{}", dir.display());
         }
-        Command::MakeModel { task: TaskName::Echo, .. } => anyhow::bail!("--task: Echo has no model to make"),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -6,6 +6,7 @@ mod crash_poison;
 mod delete_consumer;
 mod dry_run;
 mod duplicate_delivery;
+mod embeddings;
 mod fifo_one_group;
 mod fifo_order;
 mod gpu_budget;

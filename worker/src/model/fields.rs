@@ -79,9 +79,27 @@ impl<'a> Fields<'a> {
         names: Names,
         parse: impl FnOnce(&str) -> Result<T, String>,
     ) -> Result<Option<T>, InvalidInput> {
+        self.not_by_default(names)?;
+        self.parsed(names, parse)
+    }
+
+    /// A list of texts, of a field that a consumer's defaults cannot have.
+    pub fn texts_of_the_job(&mut self, names: Names) -> Result<Option<Vec<String>>, InvalidInput> {
+        self.not_by_default(names)?;
+        self.read(names, |value| {
+            let list = value.as_array().ok_or_else(|| format!("must be a list of texts, not {}", describe(value)))?;
+            let one = |(index, value): (usize, &Value)| match value {
+                Value::String(text) => Ok(text.clone()),
+                other => Err(format!("must be a list of texts; entry {index} is {}", describe(other))),
+            };
+            list.iter().enumerate().map(one).collect()
+        })
+    }
+
+    fn not_by_default(&self, names: Names) -> Result<(), InvalidInput> {
         match find(self.defaults, names, &format!("{DEFAULTS}."))? {
             Some(Found { name, .. }) => Err(InvalidInput::field(name, "is a job's own; remove it here")),
-            None => self.parsed(names, parse),
+            None => Ok(()),
         }
     }
 

@@ -3,15 +3,22 @@
 //! A request is decoded and checked on the async side (`Request::decode`), waits in a batch with others of the same
 //! `batch_key`, and runs on the one OS thread that owns the engine (`Engine::run`).
 
+mod device;
 pub mod echo;
 pub mod fields;
+mod folder;
+#[cfg(test)]
+mod golden;
+pub mod made;
 mod session;
 pub mod source;
 pub mod stepwise;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod text_embedding;
 pub mod text_to_image;
 pub mod thread;
+mod weights;
 
 use std::fmt::Debug;
 use std::sync::Arc;

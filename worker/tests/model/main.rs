@@ -23,3 +23,4 @@ mod leases;
 mod receive;
 mod soak;
 mod terminations;
+mod texts;

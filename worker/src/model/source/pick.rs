@@ -10,7 +10,7 @@ use super::store::RemoteFile;
 pub(super) enum PickError {
     /// Nothing in it is of a format that is loaded.
     #[error(
-        "none of its {0} files is a .safetensors file of a diffusers folder; other formats (.bin, .ckpt, .onnx) are not read"
+        "none of its {0} files is a .safetensors file of a model's folder; other formats (.bin, .ckpt, .onnx) are not read"
     )]
     NoWeights(usize),
     /// A folder has its weights in other variants only.

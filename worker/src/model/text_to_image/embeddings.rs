@@ -3,7 +3,6 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::{Module, VarBuilder, ops::silu};
-
 use millrace_nn::linear::{Linear, linear, linear_no_bias};
 
 /// The slowest sinusoid's period, over 2π.

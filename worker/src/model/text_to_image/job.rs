@@ -13,8 +13,8 @@ use super::request::{MOST_SIDE, TextToImageRequest};
 use super::scheduler::{Sampler, Scheduler, SchedulerError};
 use super::start::{Kept, Start};
 use super::unet::TextAndSizes;
-use super::weights::run_error;
 use crate::model::stepwise::Finish;
+use crate::model::weights::run_error;
 use crate::model::{InvalidInput, Item, Output, Progress, RunError};
 
 /// Longest side of a preview, in latents.

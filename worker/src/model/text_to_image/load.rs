@@ -7,7 +7,6 @@ use millrace_api::{Device as DeviceChoice, Precision};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::folder::{Folder, corrupt, unsupported};
 use super::job::check_defaults;
 use super::pipeline::{Family, Pipeline, Sdxl};
 use super::room::Room;
@@ -17,8 +16,9 @@ use super::text_encoder::{self, Layer, TextEncoder};
 use super::tokenizer::Tokenizer;
 use super::unet::UNet;
 use super::vae::Vae;
-use super::{TextToImage, device, lora, unet_config, vae};
-use crate::model::LoadError;
+use super::{TextToImage, lora, unet_config, vae};
+use crate::model::folder::{Folder, corrupt, unsupported};
+use crate::model::{LoadError, device};
 
 const INDEX: &str = "model_index.json";
 

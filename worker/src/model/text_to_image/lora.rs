@@ -3,17 +3,17 @@
 //! An adapter's keys are found among the model's own tensors (`lora_names`); one that has no place is an error that names
 //! it, because an adapter of another model would otherwise do half of its work in silence.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::{Component, Path};
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Result as CandleResult, Tensor};
 use serde_json::{Map, Value, json};
 
-use super::folder::{Folder, corrupt, unsupported};
 use super::lora_names::{Key, Names, Part, split};
 use super::lora_settings::LoraSettings;
-use super::weights::Weights;
+use crate::model::folder::{Folder, corrupt, unsupported};
+use crate::model::weights::{self, Weights};
 use crate::model::{InvalidInput, LoadError};
 
 /// Where a model folder has its adapters.
@@ -83,16 +83,15 @@ impl Choice {
 
 /// One adapter's pair for one layer, and how much of it is added.
 #[derive(Debug, Clone)]
-pub(super) struct Delta {
+struct Delta {
     source: Arc<Weights>,
     down: String,
     up: String,
     factor: f64,
 }
 
-impl Delta {
-    /// What is added to a weight of this shape, f32.
-    pub(super) fn of_shape(&self, shape: &[usize]) -> CandleResult<Tensor> {
+impl weights::Delta for Delta {
+    fn of_shape(&self, shape: &[usize]) -> CandleResult<Tensor> {
         let read = |name: &str| self.source.read(name, DType::F32, &Device::Cpu);
         let (down, up) = (read(&self.down)?, read(&self.up)?);
         let product = up.flatten_from(1)?.matmul(&down.flatten_from(1)?)?;
@@ -219,6 +218,3 @@ impl Adapter<'_> {
         }
     }
 }
-
-/// Adapters over tensors, by the tensors' names.
-pub(super) type Deltas = HashMap<String, Vec<Delta>>;

@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::folder::{Folder, corrupt, unsupported};
-use super::weights::Weights;
 use crate::model::LoadError;
+use crate::model::folder::{Folder, corrupt, unsupported};
+use crate::model::weights::Weights;
 
 /// Where diffusers keeps them: a JSON object whose keys begin with the component that they are of.
 const NOTE: &str = "lora_adapter_metadata";

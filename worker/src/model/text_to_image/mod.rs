@@ -2,10 +2,8 @@
 //! does. Requests join and leave between steps (docs/decisions/0015).
 
 mod box_muller;
-mod device;
 mod embeddings;
 mod finish;
-mod folder;
 mod job;
 mod load;
 mod lora;
@@ -34,14 +32,13 @@ mod vae;
 mod vae_blocks;
 mod vocabulary;
 mod weighting;
-mod weights;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 pub use self::load::load;
-pub use self::make_model::{MakeModelError, make_model};
+pub use self::make_model::make_model;
 pub use self::request::{TextToImageRequest, validate_defaults};
 
 use self::job::Job;
@@ -50,7 +47,7 @@ use self::pipeline::Pipeline;
 use self::request::Source;
 use self::scheduler::SchedulerError;
 use super::stepwise::{Stepped, Stepwise, Ticket, crashed, lost, run_all};
-use super::{Engine, Item, Product, RunError};
+use super::{Engine, Item, Product, RunError, weights};
 
 /// A loaded model, and what it works on.
 pub struct TextToImage {

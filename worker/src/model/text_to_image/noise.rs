@@ -121,8 +121,8 @@ fn to_normal(block: &mut [f32; BLOCK]) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::golden;
     use super::*;
+    use crate::model::golden;
 
     /// The counts of bench/parity/noise.py that follow each other.
     const CHAIN: [usize; 7] = [3, 16, 1, 2, 20, 5, 1];

@@ -4,8 +4,8 @@ use candle_core::{DType, Device, Error, Result, Tensor};
 
 use super::room::{Room, RowShape};
 use super::unet::{Conditioning, TextAndSizes, UNet};
-use super::weights::is_out_of_memory;
 use crate::model::Cancel;
+use crate::model::weights::is_out_of_memory;
 
 /// Rows of one job on one side of guidance: its pictures, all at one timestep with one text.
 #[derive(Debug)]

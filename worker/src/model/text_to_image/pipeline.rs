@@ -12,7 +12,7 @@ use super::scheduler::Scheduler;
 use super::text::{Encoded, Reader, Text};
 use super::unet::UNet;
 use super::vae::Vae;
-use super::weights::run_error;
+use crate::model::weights::run_error;
 use crate::model::{InvalidInput, RunError};
 
 /// Which pipeline of diffusers a model is for.

@@ -3,11 +3,11 @@
 use candle_core::{Module, Result, Tensor};
 use candle_nn::VarBuilder;
 use candle_nn::ops::silu;
-
-use super::unet_blocks::{Shared, conv3};
 use millrace_nn::conv::{Conv, Kernel};
 use millrace_nn::linear::{Linear, linear};
 use millrace_nn::norm::Norm;
+
+use super::unet_blocks::{Shared, conv3};
 
 /// Two convolutions, each after a norm, and the way around them.
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use super::noise::Noise;
 use super::pipeline::Pipeline;
 use super::request::TextToImageRequest;
 use super::scheduler::Sampler;
-use super::weights::run_error;
+use crate::model::weights::run_error;
 use crate::model::{InvalidInput, RunError};
 
 /// A job that begins.

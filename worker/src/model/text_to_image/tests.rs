@@ -3,7 +3,6 @@
 mod batching;
 mod components;
 mod damaged;
-pub(super) mod golden;
 mod load;
 mod lora;
 mod pictures;
@@ -16,6 +15,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::*;
+use crate::model::made::MakeModelError;
 use crate::model::{Hook, Input, InvalidInput, LoadError, Output, Progress, Request};
 
 /// A made model to do anything with: a copy of one that all tests share, because making it takes a second.

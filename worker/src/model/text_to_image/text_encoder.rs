@@ -5,13 +5,13 @@
 
 use candle_core::{DType, Device, IndexOp, Result, Tensor};
 use candle_nn::{Embedding, LayerNorm, Module, VarBuilder, embedding, layer_norm, ops::sigmoid};
+use millrace_nn::attention::{Scores, attention};
+use millrace_nn::linear::{Linear, linear, linear_no_bias};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::folder::{Folder, corrupt};
 use crate::model::LoadError;
-use millrace_nn::attention::{Scores, attention};
-use millrace_nn::linear::{Linear, linear, linear_no_bias};
+use crate::model::folder::{Folder, corrupt};
 
 /// `text_encoder/config.json`, in its own words.
 #[derive(Debug, Clone, Deserialize)]

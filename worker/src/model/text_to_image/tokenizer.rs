@@ -9,8 +9,8 @@ use tokenizers::pre_tokenizers::sequence::Sequence as PreSequence;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::{AddedToken, SplitDelimiterBehavior, Tokenizer as Inner};
 
-use super::folder::{Folder, corrupt};
 use crate::model::LoadError;
+use crate::model::folder::{Folder, corrupt};
 
 /// How CLIP cuts a text into words before it looks for byte pairs.
 const WORDS: &str = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";

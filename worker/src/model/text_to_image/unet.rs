@@ -3,13 +3,13 @@
 
 use candle_core::{Module, Result, Tensor};
 use candle_nn::VarBuilder;
+use millrace_nn::conv::Conv;
+use millrace_nn::norm::Norm;
 
 use super::embeddings::{Sinusoids, TimeEmbedding};
 use super::resnet::Resnet;
 use super::unet_blocks::{Shared, Transformer, Unit, conv3};
 use super::unet_config::{Config, Mid, TextTime};
-use millrace_nn::conv::Conv;
-use millrace_nn::norm::Norm;
 
 /// A UNet with its weights.
 #[derive(Debug)]

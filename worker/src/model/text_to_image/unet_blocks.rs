@@ -2,13 +2,13 @@
 
 use candle_core::{Module, Result, Tensor};
 use candle_nn::{LayerNorm, VarBuilder, layer_norm};
-
-use super::resnet::Resnet;
 use millrace_nn::activation::geglu;
 use millrace_nn::attention::{Scores, attention};
 use millrace_nn::conv::{Conv, Kernel};
 use millrace_nn::linear::{Linear, linear, linear_no_bias};
 use millrace_nn::norm::Norm;
+
+use super::resnet::Resnet;
 
 /// What all blocks of one UNet have in common.
 #[derive(Debug, Clone, Copy)]

@@ -3,9 +3,9 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::folder::{Folder, corrupt, unsupported};
 use super::unet_blocks::Attends;
 use crate::model::LoadError;
+use crate::model::folder::{Folder, corrupt, unsupported};
 
 pub(super) const CONFIG: &str = "unet/config.json";
 

@@ -2,13 +2,13 @@
 
 use candle_core::{DType, Device, Module, Result, Tensor};
 use candle_nn::VarBuilder;
+use millrace_nn::conv::{Conv, Kernel};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::folder::{Folder, corrupt, unsupported};
 use super::vae_blocks::{Decoder, Encoder, Shape};
 use crate::model::LoadError;
-use millrace_nn::conv::{Conv, Kernel};
+use crate::model::folder::{Folder, corrupt, unsupported};
 
 pub(super) const CONFIG: &str = "vae/config.json";
 

@@ -3,13 +3,13 @@
 
 use candle_core::{D, Module, Result, Tensor};
 use candle_nn::VarBuilder;
-
-use super::resnet::Resnet;
-use super::unet_blocks::{Shared, conv3};
 use millrace_nn::attention::{Scores, attention};
 use millrace_nn::conv::{Conv, Kernel};
 use millrace_nn::linear::Linear;
 use millrace_nn::norm::Norm;
+
+use super::resnet::Resnet;
+use super::unet_blocks::{Shared, conv3};
 
 const EPSILON: f64 = 1e-6;
 

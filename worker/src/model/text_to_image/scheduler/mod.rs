@@ -24,8 +24,8 @@ use self::kind::{Kind, Wish};
 use self::plan::Plan;
 pub(super) use self::sampler::Sampler;
 use self::settings::Settings;
-use super::folder::{Folder, corrupt, unsupported};
 use crate::model::LoadError;
+use crate::model::folder::{Folder, corrupt, unsupported};
 
 const FILE: &str = "scheduler/scheduler_config.json";
 const INDEX: &str = "model_index.json";

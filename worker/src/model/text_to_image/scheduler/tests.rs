@@ -6,8 +6,8 @@ use serde_json::{Map, Value, json};
 
 use super::*;
 use crate::model::fields::object;
+use crate::model::golden;
 use crate::model::text_to_image::noise::Noise;
-use crate::model::text_to_image::tests::golden;
 
 /// How far a number may be from diffusers', as a part of the largest of its step.
 const TOLERANCE: f32 = 1e-4;

@@ -2,8 +2,8 @@
 
 use candle_core::{DType, IndexOp, Tensor};
 
-use super::golden;
 use super::{TextToImage, load_cpu};
+use crate::model::golden;
 use crate::model::text_to_image::text::Text;
 use crate::model::text_to_image::unet::{Conditioning, TextAndSizes};
 

@@ -1,12 +1,13 @@
-//! A model folder in the layout that diffusers publishes: where each file is, and what to say when it is not.
+//! A published model's folder: where each file is, and what to say when it is not. Its parts (a text encoder, a UNet) lie
+//! in folders of their own, and the part that is named "" in the folder itself.
 
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::LoadError;
 use super::weights::Weights;
-use crate::model::LoadError;
 
 /// Largest file besides weights, in bytes: indexes of sharded weights have a few hundred thousand, tokenizers a few million.
 const MAX_SMALL: u64 = 64 << 20;
@@ -57,7 +58,7 @@ impl<'a> Folder<'a> {
     }
 
     /// Reads a component's settings, refusing those that would change the computation in a way not built here.
-    /// `fixed` lists the only supported values of a setting; one that is absent has diffusers' default, which is among
+    /// `fixed` lists the only supported values of a setting; one that is absent has its library's default, which is among
     /// them.
     pub(super) fn config<T: DeserializeOwned>(&self, file: &str, fixed: &[(&str, &[Value])]) -> Result<T, LoadError> {
         let raw: Value = self.json(file)?;
@@ -82,14 +83,14 @@ impl<'a> Folder<'a> {
         };
         for variant in variants {
             let dot = variant.map(|v| format!(".{v}")).unwrap_or_default();
-            let single = format!("{component}/{stem}{dot}.safetensors");
+            let single = within(component, &format!("{stem}{dot}.safetensors"));
             if self.has(&single) {
                 return Weights::open(&single, self.root, std::slice::from_ref(&single));
             }
             // Both places of the variant in the index's name are found in published repositories.
             for index in [format!("{stem}{dot}.safetensors.index.json"), format!("{stem}.safetensors.index{dot}.json")]
             {
-                let index = format!("{component}/{index}");
+                let index = within(component, &index);
                 if self.has(&index) {
                     return Weights::open(&index, self.root, &self.shards(component, &index)?);
                 }
@@ -114,7 +115,7 @@ impl<'a> Folder<'a> {
         shards.dedup();
         match shards.iter().find(|shard| Path::new(shard).components().count() != 1 || shard.contains("..")) {
             Some(shard) => Err(corrupt(index, &format!("weight_map names {shard:?}, which is not a plain file name"))),
-            None => Ok(shards.into_iter().map(|shard| format!("{component}/{shard}")).collect()),
+            None => Ok(shards.into_iter().map(|shard| within(component, &shard)).collect()),
         }
     }
 
@@ -150,14 +151,19 @@ impl<'a> Folder<'a> {
     }
 
     fn no_weights(&self, component: &str, stem: &str) -> LoadError {
-        let file = format!("{component}/{stem}.safetensors");
+        let file = within(component, &format!("{stem}.safetensors"));
         let found = self.safetensors(component);
         let hint = match found.as_slice() {
-            [] => "the model must be published as safetensors, in the layout of diffusers".to_owned(),
+            [] => "the model must be published as safetensors".to_owned(),
             found => format!("found {}; name the variant in model.source", found.join(", ")),
         };
         LoadError { reason: "ModelFileMissing", message: format!("{file} is missing ({hint})") }
     }
+}
+
+/// The path of a part's file, relative to the model's folder.
+pub(super) fn within(component: &str, file: &str) -> String {
+    if component.is_empty() { file.to_owned() } else { format!("{component}/{file}") }
 }
 
 /// A file that is not there, or cannot be read.

@@ -14,11 +14,16 @@ use candle_nn::{Init, VarBuilder};
 use safetensors::tensor::{Metadata, TensorInfo};
 
 use super::folder::{corrupt, unreadable};
-use super::lora::{Delta, Deltas};
-use crate::model::{LoadError, RunError};
+use super::{LoadError, RunError};
 
 /// A longer header is no header; the format's own limit.
 const MAX_HEADER: u64 = 100_000_000;
+
+/// Something that is added to a tensor when it is read.
+pub(super) trait Delta: std::fmt::Debug + Send + Sync {
+    /// What is added to a tensor of this shape, f32.
+    fn of_shape(&self, shape: &[usize]) -> CandleResult<Tensor>;
+}
 
 /// The open weight files of one component.
 #[derive(Debug)]
@@ -27,8 +32,8 @@ pub(super) struct Weights {
     shards: Vec<Shard>,
     /// Which shard has a tensor, and where.
     tensors: HashMap<String, (usize, TensorInfo)>,
-    /// What is added to tensors.
-    deltas: Deltas,
+    /// What is added to tensors, by their names.
+    deltas: HashMap<String, Vec<Box<dyn Delta>>>,
     /// What the headers say besides tensors.
     notes: HashMap<String, String>,
 }
@@ -49,7 +54,7 @@ impl Weights {
             label: label.to_owned(),
             shards: Vec::new(),
             tensors: HashMap::new(),
-            deltas: Deltas::new(),
+            deltas: HashMap::new(),
             notes: HashMap::new(),
         };
         for (number, name) in files.iter().enumerate() {
@@ -79,8 +84,8 @@ impl Weights {
     }
 
     /// Adds to a tensor whenever it is read.
-    pub(super) fn lay_over(&mut self, name: &str, delta: Delta) {
-        self.deltas.entry(name.to_owned()).or_default().push(delta);
+    pub(super) fn lay_over(&mut self, name: &str, delta: impl Delta + 'static) {
+        self.deltas.entry(name.to_owned()).or_default().push(Box::new(delta));
     }
 
     /// Reads a tensor.

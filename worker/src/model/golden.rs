@@ -1,4 +1,4 @@
-//! The goldens of bench/parity: what diffusers computed, and the tiny models that it did so with.
+//! The goldens of bench/parity: what diffusers and sentence-transformers computed, and the tiny models that they did so with.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -12,24 +12,24 @@ fn folder() -> PathBuf {
 }
 
 /// A golden that is text.
-pub(in super::super) fn text(file: &str) -> String {
+pub(crate) fn text(file: &str) -> String {
     let path = folder().join(file);
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
 /// The tensors of a golden.
-pub(in super::super) fn tensors(file: &str) -> HashMap<String, Tensor> {
+pub(crate) fn tensors(file: &str) -> HashMap<String, Tensor> {
     candle_core::safetensors::load(folder().join(file), &Device::Cpu).unwrap()
 }
 
 /// The bytes of a golden.
-pub(in super::super) fn bytes(file: &str) -> Vec<u8> {
+pub(crate) fn bytes(file: &str) -> Vec<u8> {
     std::fs::read(folder().join(file)).unwrap()
 }
 
 /// A tiny model in a folder of its own, with the weights of a seed: made as bench/parity/weights.py says. The model is in
 /// the folder `model` of the one that is given; `edit` may change its files before it is loaded.
-pub(in super::super) fn model(name: &str, seed: u64) -> (TempDir, PathBuf) {
+pub(crate) fn model(name: &str, seed: u64) -> (TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let model = dir.path().join("model");
     let all = folder();
@@ -40,10 +40,27 @@ pub(in super::super) fn model(name: &str, seed: u64) -> (TempDir, PathBuf) {
             copy(&all.join(tokenizer), &model.join(tokenizer));
         }
     }
+    fill(name, seed, &model);
+    (dir, model)
+}
+
+/// A tiny model for embeddings, made in the same way.
+pub(crate) fn embedding_model(name: &str, seed: u64) -> (TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let model = dir.path().join("model");
+    let name = format!("embeddings/{name}");
+    copy(&folder().join(&name), &model);
+    fill(&name, seed, &model);
+    (dir, model)
+}
+
+/// Writes the weights of a model.
+fn fill(name: &str, seed: u64, model: &Path) {
     let shapes: BTreeMap<String, BTreeMap<String, Vec<usize>>> =
         serde_json::from_str(&text(&format!("{name}/tensors.json"))).unwrap();
     for (component, tensors) in shapes {
-        let stem = if component.starts_with("text_encoder") { "model" } else { "diffusion_pytorch_model" };
+        let diffuses = ["unet", "vae"].contains(&component.as_str());
+        let stem = if diffuses { "diffusion_pytorch_model" } else { "model" };
         let weights: HashMap<String, Tensor> = tensors
             .into_iter()
             .map(|(tensor, shape)| {
@@ -53,7 +70,6 @@ pub(in super::super) fn model(name: &str, seed: u64) -> (TempDir, PathBuf) {
             .collect();
         candle_core::safetensors::save(&weights, model.join(&component).join(format!("{stem}.safetensors"))).unwrap();
     }
-    (dir, model)
 }
 
 fn copy(from: &Path, to: &Path) {

@@ -3,8 +3,8 @@
 use candle_core::{DType, Device};
 use millrace_api::{Device as Choice, Precision};
 
+use super::LoadError;
 use crate::launch::{refusal, wants_gpu};
-use crate::model::LoadError;
 
 /// Opens the device that was chosen. `gpus` is how many the pod was given: a GPU that was asked for and cannot be used
 /// is an error, never a quiet run on the CPU that takes a hundred times as long; one that was not asked for belongs to

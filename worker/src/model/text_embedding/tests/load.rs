@@ -1,0 +1,188 @@
+//! Model folders: what a made one holds, what else loads, and what is said of a folder that is wrong.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use candle_core::{DType, Device, Tensor};
+use serde_json::{Value, json};
+
+use super::{apart, item, load_cpu, load_with, made, vector};
+use crate::model::Engine;
+use crate::model::text_embedding::{load, make_model};
+
+const WEIGHTS: &str = "model.safetensors";
+
+fn edit(model: &Path, file: &str, change: impl FnOnce(&mut Value)) {
+    let path = model.join(file);
+    let mut config = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    change(&mut config);
+    std::fs::write(path, config.to_string()).unwrap();
+}
+
+fn weights(model: &Path) -> HashMap<String, Tensor> {
+    candle_core::safetensors::load(model.join(WEIGHTS), &Device::Cpu).unwrap()
+}
+
+fn cat(model: &Path) -> Vec<f64> {
+    vector(&load_cpu(model).unwrap().run(&[item(json!("a cat"))]).remove(0).unwrap())
+}
+
+#[test]
+fn the_same_seed_makes_the_same_model() {
+    let (dir, model) = made();
+    let (same, other) = (dir.path().join("same"), dir.path().join("other"));
+    make_model(&same, 7).unwrap();
+    make_model(&other, 8).unwrap();
+    let bytes = |folder: &Path| std::fs::read(folder.join(WEIGHTS)).unwrap();
+    assert!(bytes(&model) == bytes(&same) && bytes(&model) != bytes(&other));
+    assert!(make_model(&model, 7).unwrap_err().to_string().contains("is not empty"));
+}
+
+/// Names and shapes as they are published, spelled out here because the made model takes them from the loader.
+#[test]
+fn tensors_have_the_names_of_transformers() {
+    let (_dir, model) = made();
+    let found = weights(&model);
+    for (tensor, shape) in [
+        ("embeddings.word_embeddings.weight", &[202, 32][..]),
+        ("embeddings.position_embeddings.weight", &[128, 32]),
+        ("embeddings.token_type_embeddings.weight", &[2, 32]),
+        ("embeddings.LayerNorm.bias", &[32]),
+        ("encoder.layer.0.attention.self.query.weight", &[32, 32]),
+        ("encoder.layer.1.attention.output.LayerNorm.weight", &[32]),
+        ("encoder.layer.1.intermediate.dense.weight", &[64, 32]),
+        ("encoder.layer.1.output.dense.weight", &[32, 64]),
+    ] {
+        assert_eq!(found.get(tensor).unwrap_or_else(|| panic!("no {tensor}")).dims(), shape, "{tensor}");
+    }
+}
+
+#[test]
+fn names_with_the_model_before_them_are_the_same() {
+    let (_dir, model) = made();
+    let known = cat(&model);
+    let prefixed: HashMap<String, Tensor> =
+        weights(&model).into_iter().map(|(name, tensor)| (format!("bert.{name}"), tensor)).collect();
+    candle_core::safetensors::save(&prefixed, model.join(WEIGHTS)).unwrap();
+    assert_eq!(cat(&model), known);
+}
+
+#[test]
+fn shards_and_half_precision_load() {
+    let (_dir, model) = made();
+    let known = cat(&model);
+    let mut map = serde_json::Map::new();
+    let mut shards = [HashMap::new(), HashMap::new()];
+    for (number, (name, tensor)) in weights(&model).into_iter().enumerate() {
+        map.insert(name.clone(), json!(format!("model-{}.safetensors", number % 2)));
+        shards[number % 2].insert(name, tensor.to_dtype(DType::F16).unwrap());
+    }
+    for (number, shard) in shards.iter().enumerate() {
+        candle_core::safetensors::save(shard, model.join(format!("model-{number}.safetensors"))).unwrap();
+    }
+    std::fs::remove_file(model.join(WEIGHTS)).unwrap();
+    let index = json!({ "weight_map": map }).to_string();
+    std::fs::write(model.join("model.safetensors.index.json"), index).unwrap();
+    assert!(apart(&cat(&model), &known) < 2e-3);
+
+    let (device, precision) = (millrace_api::Device::Cpu, millrace_api::Precision::BF16);
+    let mut rough = load(&model, device, precision, None, 0, &serde_json::Map::new()).unwrap();
+    let found = vector(&rough.run(&[item(json!("a cat"))]).remove(0).unwrap());
+    assert!(apart(&found, &known) < 2e-2);
+}
+
+#[test]
+fn a_transformer_alone_is_read_by_the_mean() {
+    let (_dir, model) = made();
+    edit(&model, "modules.json", |modules| drop(modules.as_array_mut().unwrap().pop()));
+    let known = cat(&model);
+    for file in ["modules.json", "1_Pooling/config.json"] {
+        std::fs::remove_file(model.join(file)).unwrap();
+    }
+    assert_eq!(cat(&model), known);
+}
+
+#[test]
+fn defaults_are_held_against_the_model() {
+    let (_dir, model) = made();
+    assert!(load_with(&model, &json!({"prompt_name": "query", "dimensions": 32})).is_ok());
+    for (parameters, field) in [
+        (json!({"prompt_name": "passage"}), "model.parameters.prompt_name"),
+        (json!({"dimensions": 33}), "model.parameters.dimensions"),
+        (json!({"dimension": 3}), "model.parameters.dimension"),
+    ] {
+        let error = load_with(&model, &parameters).unwrap_err();
+        assert!(error.reason == "InvalidParameters" && error.message.starts_with(field), "{error}");
+    }
+}
+
+/// What is done to a folder.
+type Damage = Box<dyn Fn(&Path)>;
+
+#[test]
+fn a_folder_that_is_wrong_is_named_with_what_is_wrong() {
+    let remove =
+        |file: &'static str| -> Damage { Box::new(move |model| std::fs::remove_file(model.join(file)).unwrap()) };
+    let set = |file: &'static str, pointer: &'static str, value: Value| -> Damage {
+        Box::new(move |model| edit(model, file, |config| *config.pointer_mut(pointer).unwrap() = value.clone()))
+    };
+    let cases: Vec<(Damage, &str, &[&str])> = vec![
+        (Box::new(|model| std::fs::remove_dir_all(model).unwrap()), "ModelFileMissing", &["does not exist"]),
+        (remove("config.json"), "ModelFileMissing", &["config.json"]),
+        (remove("tokenizer.json"), "ModelFileMissing", &["tokenizer.json"]),
+        (remove("1_Pooling/config.json"), "ModelFileMissing", &["1_Pooling/config.json"]),
+        (remove(WEIGHTS), "ModelFileMissing", &[WEIGHTS]),
+        (
+            set("config.json", "/model_type", json!("t5")),
+            "ModelUnsupported",
+            &["model_type is t5", "bert", "modernbert"],
+        ),
+        (set("config.json", "/hidden_act", json!("softmax")), "ModelCorrupt", &["config.json", "softmax"]),
+        (set("config.json", "/position_embedding_type", json!("relative_key")), "ModelUnsupported", &["relative_key"]),
+        (set("config.json", "/num_attention_heads", json!(5)), "ModelCorrupt", &["config.json", "5", "32"]),
+        (
+            set("config.json", "/num_hidden_layers", json!(3)),
+            "ModelCorrupt",
+            &[WEIGHTS, "no tensor encoder.layer.2.attention.self.query.weight"],
+        ),
+        (
+            set("config.json", "/intermediate_size", json!(65)),
+            "ModelCorrupt",
+            &[WEIGHTS, "encoder.layer.0.intermediate.dense.weight", "[64, 32]", "[65, 32]"],
+        ),
+        (set("config.json", "/vocab_size", json!(100)), "ModelCorrupt", &["tokenizer.json", "202 tokens", "knows 100"]),
+        (
+            set("sentence_bert_config.json", "/max_seq_length", json!(2)),
+            "ModelCorrupt",
+            &["sentence_bert_config.json", "max_seq_length is 2"],
+        ),
+        (
+            set("1_Pooling/config.json", "/word_embedding_dimension", json!(31)),
+            "ModelCorrupt",
+            &["1_Pooling/config.json", "31", "32"],
+        ),
+        (
+            set("modules.json", "/1/type", json!("sentence_transformers.models.WeightedLayerPooling")),
+            "ModelUnsupported",
+            &["modules.json", "no Pooling"],
+        ),
+        (
+            set("modules.json", "/2/type", json!("sentence_transformers.models.LayerNorm")),
+            "ModelUnsupported",
+            &["modules.json", "LayerNorm"],
+        ),
+        (set("modules.json", "/1/path", json!("../1_Pooling")), "ModelCorrupt", &["modules.json", "leads out"]),
+        (
+            set("config_sentence_transformers.json", "/default_prompt_name", json!("passage")),
+            "ModelCorrupt",
+            &["config_sentence_transformers.json", "passage"],
+        ),
+    ];
+    for (damage, reason, words) in cases {
+        let (_dir, model) = made();
+        damage(&model);
+        let error = load_cpu(&model).unwrap_err();
+        assert_eq!(error.reason, reason, "{error}");
+        assert!(words.iter().all(|word| error.message.contains(word)), "{words:?}: {error}");
+    }
+}
