@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::engines::{Loading, Served, Use, dispatch};
 use crate::job::seed_of;
-use crate::model::{Input, Item, Product, Request};
+use crate::model::{About, Input, Item, Product, Request};
 
 /// One job by hand.
 #[derive(Debug)]
@@ -43,7 +43,8 @@ impl Use for ByHand {
             _ => Input::Text(self.input.clone()),
         };
         E::check_defaults(&self.how.parameters).context("--parameters")?;
-        let request = E::Request::decode(&input, &self.how.parameters, seed_of(&self.input)).context("--input")?;
+        let about = About { seed: seed_of(&self.input), ..About::default() };
+        let request = E::Request::decode(&input, &self.how.parameters, &about).context("--input")?;
         let mut engine = E::load(&self.how)?;
         let mut results = engine.run(&[Item::new(request)]);
         let product = results.pop().context("the model gave no result")??;

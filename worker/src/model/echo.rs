@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, Value};
 
 use super::fields::Fields;
-use super::{Engine, Input, InvalidInput, Item, Product, Request, RunError};
+use super::{About, Engine, Input, InvalidInput, Item, Product, Request, RunError};
 
 /// The longest time that an echo may take, in milliseconds: one hour.
 const MAX_MILLISECONDS: u64 = 3_600_000;
@@ -26,7 +26,7 @@ pub struct EchoRequest {
 
 impl Request for EchoRequest {
     /// Any input will do; an object's `milliseconds`, where it has one, overrides the consumer's.
-    fn decode(input: &Input, defaults: &Map<String, Value>, _seed: u64) -> Result<Self, InvalidInput> {
+    fn decode(input: &Input, defaults: &Map<String, Value>, _: &About) -> Result<Self, InvalidInput> {
         let after = match input {
             Input::Object(_) | Input::Call { .. } => milliseconds(Fields::new(input, "", defaults))?,
             Input::Text(_) => milliseconds(Fields::of_defaults(defaults))?,
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     fn decode(input: &Input, defaults: Value) -> Result<EchoRequest, InvalidInput> {
-        EchoRequest::decode(input, &object(defaults), 0)
+        EchoRequest::decode(input, &object(defaults), &About::default())
     }
 
     fn item(request: EchoRequest) -> Item<EchoRequest> {

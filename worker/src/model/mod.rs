@@ -71,15 +71,26 @@ impl InvalidInput {
     }
 }
 
+/// What is known of a job around its input.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct About<'a> {
+    /// For a request that names no seed; derived from the job's id, so a repeat computes the same output.
+    pub seed: u64,
+    /// What kind of job it is, where the message says so: `queue.mapping.route`, Celery's `headers.task`, a task
+    /// envelope's `task_name`.
+    pub route: Option<&'a str>,
+    /// The whole body of a task envelope, as it came.
+    pub envelope: Option<&'a Map<String, Value>>,
+}
+
 /// One job's input as its task understands it: checked before it waits for the model.
 pub trait Request: Debug + Send + Sync + Sized + 'static {
     /// Fields of an input object that may name an object in S3, as `s3://bucket/key`: it is read beforehand, and the field
     /// holds its content in base64 when the input is decoded.
     const OBJECT_FIELDS: &'static [&'static str] = &[];
 
-    /// Reads `input` over `defaults` (the consumer's `model.parameters`, in the job's own words). `seed` is taken by a
-    /// request that names none; it is derived from the job id, so a repeat computes the same output.
-    fn decode(input: &Input, defaults: &Map<String, Value>, seed: u64) -> Result<Self, InvalidInput>;
+    /// Reads `input` over `defaults` (the consumer's `model.parameters`, in the job's own words).
+    fn decode(input: &Input, defaults: &Map<String, Value>, about: &About) -> Result<Self, InvalidInput>;
 
     /// Requests share a batch only when their keys are equal (the same size, steps, and so on).
     fn batch_key(&self) -> u64;

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::lora;
 use super::picture::{Format, Picture};
 use crate::model::fields::{Fields, Names};
-use crate::model::{Input, InvalidInput, Request};
+use crate::model::{About, Input, InvalidInput, Request};
 
 /// Steps of a job that names none: diffusers' default. Few-step models set theirs in `model.parameters`.
 const DEFAULT_STEPS: u64 = 50;
@@ -167,8 +167,8 @@ pub fn validate_defaults(defaults: &Map<String, Value>) -> Result<(), InvalidInp
 impl Request for TextToImageRequest {
     const OBJECT_FIELDS: &'static [&'static str] = &["image", "init_image", "mask", "mask_image"];
 
-    fn decode(input: &Input, defaults: &Map<String, Value>, seed: u64) -> Result<Self, InvalidInput> {
-        let (prompt, request) = Self::read(Fields::new(input, "prompt", defaults), seed)?;
+    fn decode(input: &Input, defaults: &Map<String, Value>, about: &About) -> Result<Self, InvalidInput> {
+        let (prompt, request) = Self::read(Fields::new(input, "prompt", defaults), about.seed)?;
         let missing = || InvalidInput::field("prompt", "is required: the text to make a picture of");
         Ok(Self { prompt: prompt.ok_or_else(missing)?, ..request })
     }
@@ -194,7 +194,7 @@ mod tests {
             Value::String(text) => Input::Text(text),
             other => Input::Object(object(other)),
         };
-        TextToImageRequest::decode(&input, &object(defaults), 11)
+        TextToImageRequest::decode(&input, &object(defaults), &About { seed: 11, ..About::default() })
     }
 
     fn white() -> String {
