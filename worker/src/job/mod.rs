@@ -35,8 +35,9 @@ use self::input::Inputs;
 use self::mapping::Mapping;
 use self::s3_event::Event;
 use crate::allow::Allow;
+use crate::handler::{Handler, RequestOf};
 use crate::message::Message;
-use crate::model::{About, Input, InvalidInput, Request};
+use crate::model::{About, Input, InvalidInput};
 
 /// Attribute that names the job where the body does not.
 pub const JOB_ID_ATTRIBUTE: &str = "millrace-job-id";
@@ -276,12 +277,16 @@ impl Job {
         }
     }
 
-    /// The task's own view of the inputs, over the consumer's `defaults`. Input i without a seed takes the job's plus i.
-    pub fn requests<R: Request>(&self, defaults: &Map<String, Value>) -> Result<Vec<R>, InvalidInput> {
+    /// What `handler` reads the inputs as, over the consumer's `defaults`. Input i without a seed takes the job's plus i.
+    pub fn requests<H: Handler>(
+        &self,
+        handler: &H,
+        defaults: &Map<String, Value>,
+    ) -> Result<Vec<RequestOf<H>>, InvalidInput> {
         let seed = self.about().seed;
         let read = |(index, input): (usize, &Input)| {
             let about = About { seed: seed.wrapping_add(index as u64), ..self.about() };
-            R::decode(input, defaults, &about).map_err(|error| self.at(index, error))
+            handler.decode(input, defaults, &about).map_err(|error| self.at(index, error))
         };
         match &self.source {
             Source::Inputs(inputs) => inputs.list.iter().enumerate().map(read).collect(),

@@ -5,11 +5,13 @@
 
 pub mod echo;
 pub mod fields;
+mod loading;
 mod session;
 pub mod source;
 pub mod stepwise;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(feature = "models")]
 pub mod text_to_image;
 pub mod thread;
 
@@ -20,6 +22,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
+pub use self::loading::{Loading, gpus_given};
 use self::stepwise::Stepwise;
 
 /// One input of a job, before its task has looked at it.
@@ -92,8 +95,30 @@ pub trait Request: Debug + Send + Sync + Sized + 'static {
     /// Reads `input` over `defaults` (the consumer's `model.parameters`, in the job's own words).
     fn decode(input: &Input, defaults: &Map<String, Value>, about: &About) -> Result<Self, InvalidInput>;
 
-    /// Requests share a batch only when their keys are equal (the same size, steps, and so on).
-    fn batch_key(&self) -> u64;
+    /// Requests share a batch only when their keys are equal (the same size, steps, and so on). All share one unless this
+    /// says otherwise.
+    fn batch_key(&self) -> u64 {
+        0
+    }
+
+    /// Whether a consumer's `model.parameters` are right, by the rules of a job's input: asked when the worker starts, so
+    /// that what no job could say is found before the first one. Unless this is written, they are not looked at.
+    fn check_defaults(defaults: &Map<String, Value>) -> Result<(), InvalidInput> {
+        let _ = defaults;
+        Ok(())
+    }
+}
+
+/// A request as those see it who have it wait for its turn.
+pub trait Batchable: Debug + Send + Sync + 'static {
+    /// Requests share a batch only when their keys are equal.
+    fn key(&self) -> u64;
+}
+
+impl<R: Request> Batchable for R {
+    fn key(&self) -> u64 {
+        self.batch_key()
+    }
 }
 
 /// One file that a request produced.
@@ -205,10 +230,13 @@ impl<R> Clone for Item<R> {
 /// A loaded model on its device. Lives on one OS thread and is the only owner of the device's memory.
 pub trait Engine: Send + 'static {
     /// What it runs.
-    type Request: Request;
+    type Request: Batchable;
 
-    /// Runs one request that stands for real work (smallest size, one step), so that ready means "infers".
-    fn warm_up(&mut self) -> Result<(), RunError>;
+    /// Runs one request that stands for real work (smallest size, one step), so that ready means "infers". An engine
+    /// that leaves it out is ready as soon as it is loaded.
+    fn warm_up(&mut self) -> Result<(), RunError> {
+        Ok(())
+    }
 
     /// Runs a batch of requests with one key. Gives exactly one result per item, in order.
     fn run(&mut self, batch: &[Item<Self::Request>]) -> Vec<Result<Product, RunError>>;

@@ -13,10 +13,6 @@ impl Request for Number {
     fn decode(_: &Input, _: &Map<String, Value>, about: &About) -> Result<Self, InvalidInput> {
         Ok(Self(about.seed))
     }
-
-    fn batch_key(&self) -> u64 {
-        0
-    }
 }
 
 /// Metrics of a worker that never runs.

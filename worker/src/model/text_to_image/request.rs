@@ -158,12 +158,6 @@ fn format(fields: &mut Fields) -> Result<Format, InvalidInput> {
     Ok(format)
 }
 
-/// Whether a consumer's `model.parameters` are right for this task.
-pub fn validate_defaults(defaults: &Map<String, Value>) -> Result<(), InvalidInput> {
-    lora::Choice::read(defaults)?;
-    TextToImageRequest::of_defaults(defaults).map(|_| ())
-}
-
 impl Request for TextToImageRequest {
     const OBJECT_FIELDS: &'static [&'static str] = &["image", "init_image", "mask", "mask_image"];
 
@@ -173,9 +167,9 @@ impl Request for TextToImageRequest {
         Ok(Self { prompt: prompt.ok_or_else(missing)?, ..request })
     }
 
-    /// All requests share steps, whatever they ask for.
-    fn batch_key(&self) -> u64 {
-        0
+    fn check_defaults(defaults: &Map<String, Value>) -> Result<(), InvalidInput> {
+        lora::Choice::read(defaults)?;
+        Self::of_defaults(defaults).map(|_| ())
     }
 }
 
@@ -260,7 +254,7 @@ mod tests {
 
     #[test]
     fn defaults_are_checked_without_a_prompt() {
-        let check = |defaults: Value| validate_defaults(&object(defaults));
+        let check = |defaults: Value| TextToImageRequest::check_defaults(&object(defaults));
         assert_eq!(check(json!({"steps": 4, "guidance_scale": 0.0})), Ok(()));
         assert_eq!(check(json!({"steps": 0})).unwrap_err().field.as_deref(), Some("model.parameters.steps"));
         assert_eq!(check(json!({"step": 4})).unwrap_err().field.as_deref(), Some("model.parameters.step"));
