@@ -33,7 +33,8 @@ pub const VERSION: &str = "v1alpha1";
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "In-flight", type_ = "integer", json_path = ".status.queue.inFlight", priority = 1, description = "Messages that workers hold"),
     printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#, priority = 1, description = "Why it is or is not ready"),
-    validation = Rule::new("self.metadata.name.size() <= 63 && !self.metadata.name.contains('.')").message("metadata.name must be at most 63 characters without dots: it names the workers' Deployment and labels")
+    validation = Rule::new("self.metadata.name.size() <= 63 && !self.metadata.name.contains('.')").message("metadata.name must be at most 63 characters without dots: it names the workers' Deployment and labels"),
+    validation = Rule::new("self.spec.model.task != 'Custom' || has(self.spec.worker.image)").message("worker.image is required for task Custom: the image of your own worker, built on the library millrace-worker")
 )]
 #[cfg_attr(test, kube(cel))]
 #[serde(rename_all = "camelCase")]

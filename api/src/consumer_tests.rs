@@ -52,6 +52,8 @@ fn every_cel_rule_accepts_one_and_refuses_another() {
     let image = |path: &str| json!({ "image": { "reference": "registry.example/sdxl:1", "path": path } });
     let two = json!({ "s3": { "uri": "s3://models/tiny/" }, "huggingFace": { "repository": "a/b" } });
     let picture = || ("/spec/model/task", json!("TextToImage"));
+    let custom = || ("/spec/model/task", json!("Custom"));
+    let image_of_ones_own = || ("/spec/worker/image", json!("registry.example/fibonacci:1"));
     let table: Vec<(Changes, Changes, &str)> = vec![
         (vec![], vec![("/metadata/name", json!("a.b"))], "at most 63 characters without dots"),
         (
@@ -61,6 +63,11 @@ fn every_cel_rule_accepts_one_and_refuses_another() {
         ),
         (vec![picture(), ("/spec/model/source", s3.clone())], vec![picture()], "model.source is required"),
         (vec![], vec![("/spec/model/source", s3.clone())], "model.source must not be set"),
+        (
+            vec![custom(), image_of_ones_own(), ("/spec/model/source", s3.clone())],
+            vec![custom()],
+            "worker.image is required for task Custom",
+        ),
         (
             vec![picture(), ("/spec/model/source", s3)],
             vec![picture(), ("/spec/model/source", two)],

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 /// The model that a worker loads and what it does with a job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "kube", derive(kube::KubeSchema))]
-#[cfg_attr(feature = "kube", x_kube(validation = Rule::new("self.task == 'Echo' || has(self.source)").message("model.source is required for this task: set one of huggingFace, s3, persistentVolumeClaim, image")))]
+#[cfg_attr(feature = "kube", x_kube(validation = Rule::new("self.task in ['Echo', 'Custom'] || has(self.source)").message("model.source is required for this task: set one of huggingFace, s3, persistentVolumeClaim, image")))]
 #[cfg_attr(feature = "kube", x_kube(validation = Rule::new("self.task != 'Echo' || !has(self.source)").message("model.source must not be set: task Echo loads no model")))]
 #[cfg_attr(all(test, feature = "kube"), x_kube(cel))]
 #[serde(rename_all = "camelCase")]
@@ -14,7 +14,8 @@ pub struct ModelSpec {
     /// What the workers compute.
     pub task: Task,
 
-    /// Where the weights come from: exactly one of its fields. Not for Echo.
+    /// Where the weights come from: exactly one of its fields. Not for Echo; for Custom where the
+    /// engine wants a folder of files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<ModelSource>,
 
@@ -51,6 +52,8 @@ pub enum Task {
     TextEmbedding,
     /// Returns its input after `parameters.milliseconds`: for trying out a queue and for load tests.
     Echo,
+    /// What the team's own worker computes, built on the library millrace-worker: its image is `worker.image`.
+    Custom,
 }
 
 impl Task {
@@ -60,6 +63,15 @@ impl Task {
             Self::TextToImage => "TextToImage",
             Self::TextEmbedding => "TextEmbedding",
             Self::Echo => "Echo",
+            Self::Custom => "Custom",
+        }
+    }
+
+    /// Whether it cannot do without `model.source`.
+    pub fn needs_source(self) -> bool {
+        match self {
+            Self::TextToImage | Self::TextEmbedding => true,
+            Self::Echo | Self::Custom => false,
         }
     }
 }

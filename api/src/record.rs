@@ -35,7 +35,8 @@ pub struct ResultRecord {
     /// Which form the message had: `text`, `object`, `envelope`, `task_envelope`, `mapped`, `s3_event`, `celery`, or
     /// `unknown` where it had none.
     pub form: String,
-    /// What kind of job it is, where the message says so: a Celery task's name, or what queue.mapping.route points at.
+    /// What kind of job it is, where the message says so: what queue.mapping.route points at, a Celery task's name, or a
+    /// task envelope's `task_name`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub route: Option<String>,
     /// The message body as received; only where the job FAILED.

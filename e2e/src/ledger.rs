@@ -5,10 +5,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result, ensure};
+use k8s_openapi::jiff::Timestamp;
 use millrace_api::{InvalidInputPolicy, JobStatus, ResultRecord};
 use serde_json::Value;
 
-use crate::{Consumer, DeadLetter, Queue, Record, Sent};
+use crate::{Consumer, Letter, Queue, Record, Sent};
 
 /// Every message of a queue with what became of it, in the order in which they were sent.
 #[derive(Debug)]
@@ -22,14 +23,14 @@ struct Entry {
     sent: Sent,
     /// Its own, else that of the message which had its job before.
     record: Option<Record>,
-    dead: Option<DeadLetter>,
+    dead: Option<Letter>,
 }
 
 /// What there is to be balanced.
 struct Books {
     sent: Vec<Sent>,
     records: Vec<Record>,
-    dead: Vec<DeadLetter>,
+    dead: Vec<Letter>,
     keys: BTreeSet<String>,
     /// Messages that need no record in the dead-letter queue: their worker was killed on their last allowed receive.
     unrecorded: BTreeSet<String>,
@@ -84,7 +85,7 @@ impl Ledger {
     }
 
     /// A message in the dead-letter queue.
-    pub fn dead(&self, message_id: &str) -> Result<&DeadLetter> {
+    pub fn dead(&self, message_id: &str) -> Result<&Letter> {
         let dead = self.entry(message_id)?.dead.as_ref();
         dead.with_context(|| format!("message {message_id} is not in the dead-letter queue"))
     }
@@ -92,6 +93,21 @@ impl Ledger {
     /// All records, by message.
     pub fn records(&self) -> impl Iterator<Item = (&Sent, &ResultRecord)> {
         self.entries.iter().filter_map(|entry| Some((&entry.sent, &entry.record.as_ref()?.content)))
+    }
+
+    /// Of these messages each began when the one before was done.
+    pub fn in_order(&self, group: &[String]) -> Result<()> {
+        for pair in group.windows(2) {
+            let (before, after) = (self.record(&pair[0])?, self.record(&pair[1])?);
+            let (finished, started): (Timestamp, Timestamp) = (before.finished_at.parse()?, after.started_at.parse()?);
+            ensure!(
+                finished <= started,
+                "{} began before {} was done: {after:?} {before:?}",
+                after.job_id,
+                before.job_id
+            );
+        }
+        Ok(())
     }
 
     fn entry(&self, message_id: &str) -> Result<&Entry> {
@@ -144,7 +160,7 @@ impl Books {
     }
 
     /// The one that SQS moved, else the one that a worker sent on: another message of the same body.
-    fn dead_letter_of(&mut self, sent: &Sent) -> Option<DeadLetter> {
+    fn dead_letter_of(&mut self, sent: &Sent) -> Option<Letter> {
         let moved = self.dead.iter().position(|dead| dead.id == sent.id);
         let found = moved.or_else(|| self.dead.iter().position(|dead| dead.body == sent.body))?;
         Some(self.dead.swap_remove(found))
@@ -194,8 +210,8 @@ mod tests {
         Record { key: format!("p/{job}.record.json"), etag: String::new(), content: content.unwrap() }
     }
 
-    fn dead(id: &str, body: &str) -> DeadLetter {
-        DeadLetter { id: id.into(), body: body.into(), attributes: BTreeMap::new() }
+    fn dead(id: &str, body: &str) -> Letter {
+        Letter { id: id.into(), body: body.into(), attributes: BTreeMap::new() }
     }
 
     /// Balanced: one done with an output, one done by another message of its job, one FAILED and dead.

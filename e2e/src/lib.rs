@@ -29,7 +29,7 @@ pub use operator::Operator;
 pub use picture::Picture;
 pub use pods::{Deletion, PodWatch};
 pub use proxy::{Fault, Proxy, Rule, Target};
-pub use queue::{Counts, DeadLetter, Queue, Sent};
+pub use queue::{Counts, Letter, Queue, Sent};
 pub use soak::{seed, soaking};
 pub use timeline::Timeline;
 pub use wait::eventually;

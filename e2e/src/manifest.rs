@@ -44,6 +44,12 @@ impl Manifest {
             .with("/spec/worker/gpu/count", json!(0))
     }
 
+    /// A consumer of a team's own worker, from an image that e2e/kind/load made.
+    pub fn custom(lab: &Lab, name: &str, queue: &Queue<'_>, image: &str) -> Self {
+        let model = json!({ "task": "Custom", "device": "Cpu" });
+        Self::new(lab, name, &queue.url(), &model).with("/spec/worker/image", image.into())
+    }
+
     fn new(lab: &Lab, name: &str, url: &str, model: &Value) -> Self {
         Self(json!({
             "apiVersion": "millrace.dev/v1alpha1",

@@ -47,10 +47,10 @@ pub struct Counts {
     pub in_flight: i64,
 }
 
-/// A message in a dead-letter queue.
+/// A message that was taken out of a queue.
 #[derive(Debug)]
-pub struct DeadLetter {
-    /// The message's own where SQS moved it, another where a worker sent it on.
+pub struct Letter {
+    /// SQS's id of it. In a dead-letter queue the message's own where SQS moved it, another where a worker sent it on.
     pub id: String,
     /// As it was sent.
     pub body: String,
@@ -222,11 +222,19 @@ impl Queue<'_> {
     }
 
     /// Takes all messages out of the dead-letter queue.
-    pub async fn take_dead(&self) -> Result<Vec<DeadLetter>> {
-        let url = self.dead_letters_here();
+    pub async fn take_dead(&self) -> Result<Vec<Letter>> {
+        self.take_from(&self.dead_letters_here()).await
+    }
+
+    /// Takes all messages out of it, as who is told of results on it does.
+    pub async fn take(&self) -> Result<Vec<Letter>> {
+        self.take_from(&self.url_here()).await
+    }
+
+    async fn take_from(&self, url: &str) -> Result<Vec<Letter>> {
         let mut taken = Vec::new();
         loop {
-            let call = self.lab.sqs.receive_message().queue_url(&url).max_number_of_messages(10);
+            let call = self.lab.sqs.receive_message().queue_url(url).max_number_of_messages(10);
             let answer = call.message_attribute_names("All").send().await?;
             if answer.messages().is_empty() {
                 return Ok(taken);
@@ -238,9 +246,9 @@ impl Queue<'_> {
                 };
                 let body = message.body().unwrap_or_default().to_owned();
                 let id = message.message_id().unwrap_or_default().to_owned();
-                taken.push(DeadLetter { id, body, attributes: attributes.map(text).collect() });
+                taken.push(Letter { id, body, attributes: attributes.map(text).collect() });
                 let handle = message.receipt_handle().unwrap_or_default();
-                self.lab.sqs.delete_message().queue_url(&url).receipt_handle(handle).send().await?;
+                self.lab.sqs.delete_message().queue_url(url).receipt_handle(handle).send().await?;
             }
         }
     }

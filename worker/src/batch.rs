@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::model::thread::{EngineThread, finish};
-use crate::model::{Item, Product, Request, RunError};
+use crate::model::{Batchable, Item, Product, RunError};
 use crate::slots::Outlook;
 
 /// What became of one request.
@@ -58,7 +58,7 @@ pub struct Limits {
 /// One unit of priority counts like so much waiting, in seconds: nobody waits for ever.
 const PRIORITY: f64 = 60.0;
 
-impl<R: Request> Batcher<R> {
+impl<R: Batchable> Batcher<R> {
     /// Starts the task that hands out and tells `outlook`; it ends when every batcher is dropped and all is done.
     pub fn start(engine: EngineThread<R>, limits: Limits, outlook: Outlook) -> Self {
         let (waiting, receiver) = mpsc::channel(limits.max_size * 2);
@@ -97,7 +97,7 @@ impl<R: Request> Batcher<R> {
     }
 }
 
-async fn group<R: Request>(
+async fn group<R: Batchable>(
     engine: EngineThread<R>,
     limits: Limits,
     mut outlook: Outlook,
@@ -113,7 +113,7 @@ async fn group<R: Request>(
         }
         waiting.retain(|w| !w.item.cancel.is_cancelled());
         waiting.sort_by(|a, b| a.rank(start).total_cmp(&b.rank(start)));
-        let keys: Vec<_> = waiting.iter().map(|w| (w.item.request.batch_key(), w.since)).collect();
+        let keys: Vec<_> = waiting.iter().map(|w| (w.item.request.key(), w.since)).collect();
         match choose(&keys, limits, Instant::now()) {
             Choice::Run(key) => {
                 let (batch, rest) = split(waiting, key, limits.max_size);
@@ -141,7 +141,7 @@ async fn group<R: Request>(
 }
 
 /// Feeds an engine that is run step by step: up to `most` requests at a time.
-async fn feed<R: Request>(engine: EngineThread<R>, most: usize, mut receiver: mpsc::Receiver<Waiting<R>>) {
+async fn feed<R: Batchable>(engine: EngineThread<R>, most: usize, mut receiver: mpsc::Receiver<Waiting<R>>) {
     let start = Instant::now();
     let mut waiting: Vec<Waiting<R>> = Vec::new();
     let mut running = FuturesUnordered::new();
@@ -166,7 +166,7 @@ async fn feed<R: Request>(engine: EngineThread<R>, most: usize, mut receiver: mp
 }
 
 /// Ends when the engine is done with the request; its files are made while the next one has its place.
-async fn join<R: Request>(engine: &EngineThread<R>, waiting: Waiting<R>, free_since: Instant) {
+async fn join<R: Batchable>(engine: &EngineThread<R>, waiting: Waiting<R>, free_since: Instant) {
     let Waiting { item, since, done, .. } = waiting;
     let began = Instant::now();
     let (result, share) = engine.join(item).await;
@@ -189,7 +189,7 @@ impl<R> Waiting<R> {
     }
 }
 
-async fn run<R: Request>(engine: &EngineThread<R>, batch: Vec<Waiting<R>>, free_since: Instant) -> Duration {
+async fn run<R: Batchable>(engine: &EngineThread<R>, batch: Vec<Waiting<R>>, free_since: Instant) -> Duration {
     let began = Instant::now();
     let size = u32::try_from(batch.len()).unwrap_or(u32::MAX).max(1);
     let (items, answers): (Vec<_>, Vec<_>) = batch.into_iter().map(|w| (w.item, (w.since, w.done))).unzip();
@@ -229,10 +229,10 @@ fn choose(waiting: &[(u64, Instant)], limits: Limits, now: Instant) -> Choice {
 }
 
 /// Takes up to `size` requests of a key, in their order.
-fn split<R: Request>(waiting: Vec<Waiting<R>>, key: u64, size: usize) -> (Vec<Waiting<R>>, Vec<Waiting<R>>) {
+fn split<R: Batchable>(waiting: Vec<Waiting<R>>, key: u64, size: usize) -> (Vec<Waiting<R>>, Vec<Waiting<R>>) {
     let mut taken = 0;
     waiting.into_iter().partition(|w| {
-        let take = taken < size && w.item.request.batch_key() == key;
+        let take = taken < size && w.item.request.key() == key;
         taken += usize::from(take);
         take
     })

@@ -5,15 +5,14 @@ use std::sync::Arc;
 
 use crate::aws::Clients;
 use crate::config::Config;
-use crate::engines::{Served, Use, dispatch};
+use crate::handler::Handler;
 use crate::metrics::Metrics;
-use crate::model::LoadError;
 use crate::queue::Queue;
 use crate::run::load_once;
 use crate::state::State;
 
 /// Checks everything and prints a line for each. True if all is well.
-pub async fn check(config: Config, write: bool) -> bool {
+pub async fn check<H: Handler>(handler: H, config: Config, write: bool) -> bool {
     let state = Arc::new(State::new("check".into(), 1));
     let metrics = Arc::new(Metrics::new(&config.worker));
     let clients = Clients::new(&config.worker, &config.queue_region, config.queue_endpoint.as_deref()).await;
@@ -41,8 +40,11 @@ pub async fn check(config: Config, write: bool) -> bool {
         let written = written.map(|()| "an object was put, kept against a second put, and deleted".to_owned());
         tell("bucket", written.map_err(|e| (e.reason, e.message)));
     }
-    let task = config.worker.model.task;
-    let model = dispatch(task, LoadIt { config, metrics }).await;
+    let task = config.worker.model.task.name();
+    let model = load_once(&Arc::new(handler), &config, &metrics).await.map(|engine| {
+        let revision = engine.revision().map(|r| format!(", revision {r}")).unwrap_or_default();
+        format!("{task} is loaded and has inferred once{revision}")
+    });
     tell("model", model.map_err(|e| (e.reason, e.message)));
     well
 }
@@ -50,22 +52,4 @@ pub async fn check(config: Config, write: bool) -> bool {
 /// A reader that has seen enough (`| head`) is no error.
 fn line(text: &str) {
     let _ = writeln!(std::io::stdout(), "{text}");
-}
-
-struct LoadIt {
-    config: Config,
-    metrics: Arc<Metrics>,
-}
-
-impl Use for LoadIt {
-    type Output = futures::future::LocalBoxFuture<'static, Result<String, LoadError>>;
-
-    fn with<E: Served>(self) -> Self::Output {
-        Box::pin(async move {
-            let engine = load_once::<E>(&self.config, &self.metrics).await?;
-            let task = self.config.worker.model.task.name();
-            let revision = engine.revision().map(|r| format!(", revision {r}")).unwrap_or_default();
-            Ok(format!("{task} is loaded and has inferred once{revision}"))
-        })
-    }
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use millrace_api::{DrainConfig, KeyTemplate, ModelSource, QueueUrl, Task, WorkerConfig};
+use millrace_api::{DrainConfig, KeyTemplate, ModelSource, QueueUrl, WorkerConfig};
 use serde::Deserialize;
 
 use crate::allow::RESERVED;
@@ -127,7 +127,7 @@ pub fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
             problems
                 .push("model.source: exactly one of huggingFace, s3, persistentVolumeClaim, image must be set".into());
         }
-    } else if model.task != Task::Echo {
+    } else if model.task.needs_source() {
         problems
             .push("model.source: required for this task: one of huggingFace, s3, persistentVolumeClaim, image".into());
     }

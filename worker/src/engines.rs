@@ -1,104 +1,39 @@
-//! Which engine serves a task, and how each is loaded.
+//! Which of millrace's own engines serves a task.
 
-use std::path::{Path, PathBuf};
+use millrace_api::Task;
+use millrace_nn::cores;
 
-use millrace_api::{Device, ModelSpec, Precision, Task};
-use serde_json::{Map, Value};
-
-use crate::model::echo::{self, Echo};
+use crate::handler::Handler;
+use crate::model::echo::Echo;
 use crate::model::text_embedding::{self, TextEmbedding};
 use crate::model::text_to_image::{self, TextToImage};
-use crate::model::{Engine, InvalidInput, LoadError};
+use crate::model::{LoadError, Loading};
 
-/// An engine that the worker can be asked for by its task.
-pub trait Served: Engine + Sized {
-    /// Checks `model.parameters` by the rules of a job's input.
-    fn check_defaults(defaults: &Map<String, Value>) -> Result<(), InvalidInput>;
-
-    /// Loads it; `dir` is the model's folder where the task has one.
-    fn load(how: &Loading) -> Result<Self, LoadError>;
-}
-
-/// What an engine is loaded from and onto.
-#[derive(Debug, Clone)]
-pub struct Loading {
-    /// The model's folder; empty for a task without.
-    pub dir: PathBuf,
-    /// Where it runs.
-    pub device: Device,
-    /// Its numbers.
-    pub precision: Precision,
-    /// Of the weight files.
-    pub variant: Option<String>,
-    /// GPUs that the pod was given.
-    pub gpus: u32,
-    /// The consumer's parameters, of which some are for the loader.
-    pub parameters: Map<String, Value>,
-}
-
-impl Loading {
-    /// As `spec` says, from `dir`.
-    pub fn new(spec: &ModelSpec, dir: &Path) -> Self {
-        Self {
-            dir: dir.into(),
-            device: spec.device,
-            precision: spec.precision,
-            variant: spec.source.as_ref().and_then(|s| s.variant()).map(str::to_owned),
-            gpus: gpus_given(),
-            parameters: spec.parameters.clone(),
-        }
-    }
-}
-
-/// GPUs that the pod was given: `MILLRACE_GPU_COUNT`, which the operator sets.
-pub fn gpus_given() -> u32 {
-    std::env::var("MILLRACE_GPU_COUNT").ok().and_then(|n| n.parse().ok()).unwrap_or(0)
-}
-
-/// A use of an engine, whichever a task needs.
+/// A use of a handler, whichever a task needs.
 pub trait Use {
     /// What comes of it.
     type Output;
 
-    /// Does it with this engine.
-    fn with<E: Served>(self) -> Self::Output;
+    /// Does it with this one.
+    fn with<H: Handler>(self, handler: H) -> Self::Output;
 }
 
-/// Does `what` with the engine of `task`.
-pub fn dispatch<U: Use>(task: Task, what: U) -> U::Output {
+/// Does `what` with the handler of `task`; none where that is not millrace's to serve.
+pub fn dispatch<U: Use>(task: Task, what: U) -> Option<U::Output> {
     match task {
-        Task::TextToImage => what.with::<TextToImage>(),
-        Task::TextEmbedding => what.with::<TextEmbedding>(),
-        Task::Echo => what.with::<Echo>(),
+        Task::TextToImage => Some(what.with(text_to_image)),
+        Task::TextEmbedding => Some(what.with(text_embedding)),
+        Task::Echo => Some(what.with(Echo::load)),
+        Task::Custom => None,
     }
 }
 
-impl Served for Echo {
-    fn check_defaults(defaults: &Map<String, Value>) -> Result<(), InvalidInput> {
-        echo::validate_defaults(defaults)
-    }
-
-    fn load(_: &Loading) -> Result<Self, LoadError> {
-        Ok(Self)
-    }
+fn text_to_image(how: &Loading) -> Result<TextToImage, LoadError> {
+    cores::join();
+    text_to_image::load(&how.dir, how.device, how.precision, how.variant.as_deref(), how.gpus, &how.parameters)
 }
 
-impl Served for TextToImage {
-    fn check_defaults(defaults: &Map<String, Value>) -> Result<(), InvalidInput> {
-        text_to_image::validate_defaults(defaults)
-    }
-
-    fn load(how: &Loading) -> Result<Self, LoadError> {
-        text_to_image::load(&how.dir, how.device, how.precision, how.variant.as_deref(), how.gpus, &how.parameters)
-    }
-}
-
-impl Served for TextEmbedding {
-    fn check_defaults(defaults: &Map<String, Value>) -> Result<(), InvalidInput> {
-        text_embedding::validate_defaults(defaults)
-    }
-
-    fn load(how: &Loading) -> Result<Self, LoadError> {
-        text_embedding::load(&how.dir, how.device, how.precision, how.variant.as_deref(), how.gpus, &how.parameters)
-    }
+fn text_embedding(how: &Loading) -> Result<TextEmbedding, LoadError> {
+    cores::join();
+    text_embedding::load(&how.dir, how.device, how.precision, how.variant.as_deref(), how.gpus, &how.parameters)
 }

@@ -2,16 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use millrace_api::Task;
 use serde_json::{Map, Value};
 
-use crate::engines::{Loading, Served, Use, dispatch};
+use crate::handler::Handler;
 use crate::job::seed_of;
-use crate::model::{Input, Item, Product, Request};
-use millrace_nn::cores;
+use crate::model::{About, Engine as _, Input, Item, Loading, Product};
 
 /// One job by hand.
 #[derive(Debug)]
@@ -20,37 +18,29 @@ pub struct ByHand {
     pub how: Loading,
     /// The input, as a message body would have it.
     pub input: String,
+    /// What kind of job it is, where the handler has several.
+    pub route: Option<String>,
     /// Where the first output goes; more get `-1`, `-2` before the extension. A value without a file goes to stdout.
     pub output: Option<PathBuf>,
 }
 
 /// Loads the model, runs the job, and writes what comes of it.
-pub fn infer(task: Task, job: ByHand) -> anyhow::Result<()> {
-    if task != Task::Echo && !job.how.dir.is_dir() {
-        bail!("--model: {} is not a folder", job.how.dir.display());
-    }
-    dispatch(task, job)
-}
-
-impl Use for ByHand {
-    type Output = anyhow::Result<()>;
-
-    fn with<E: Served>(self) -> Self::Output {
-        let input = match serde_json::from_str(&self.input) {
-            Ok(Value::Object(mut object)) => {
-                read_files(&mut object, E::Request::OBJECT_FIELDS)?;
-                Input::Object(object)
-            }
-            _ => Input::Text(self.input.clone()),
-        };
-        E::check_defaults(&self.how.parameters).context("--parameters")?;
-        let request = E::Request::decode(&input, &self.how.parameters, seed_of(&self.input)).context("--input")?;
-        cores::join();
-        let mut engine = E::load(&self.how)?;
-        let mut results = engine.run(&[Item::new(request)]);
-        let product = results.pop().context("the model gave no result")??;
-        write(&product, self.output.as_deref())
-    }
+pub fn infer<H: Handler>(handler: &H, job: ByHand) -> anyhow::Result<()> {
+    let ByHand { how, input: text, route, output } = job;
+    let about = About { seed: seed_of(&text), route: route.as_deref(), envelope: None };
+    let input = match serde_json::from_str(&text) {
+        Ok(Value::Object(mut object)) => {
+            read_files(&mut object, handler.object_fields(&about))?;
+            Input::Object(object)
+        }
+        _ => Input::Text(text.clone()),
+    };
+    handler.check_defaults(&how.parameters).context("--parameters")?;
+    let request = handler.decode(&input, &how.parameters, &about).context("--input")?;
+    let mut engine = handler.load(&how)?;
+    let mut results = engine.run(&[Item::new(request)]);
+    let product = results.pop().context("the model gave no result")??;
+    write(&product, output.as_deref())
 }
 
 /// A field that would name an object in S3 names a file here.

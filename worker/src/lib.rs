@@ -2,6 +2,10 @@
 //!
 //! A job's life reads as the modules: `receive` → `lease` → `job` → `batch` → `model` → `deliver` → `settle`;
 //! `pipeline` is the story that joins them.
+//!
+//! As a library it is a team's own worker: an engine of theirs, and `fn main() -> ExitCode { millrace_worker::run(load) }`,
+//! as docs/bring-your-own-engine.md tells. What they need of it stands at the root; feature `models`, which they leave
+//! out, is millrace's own engines.
 
 pub mod allow;
 pub mod announce;
@@ -9,17 +13,22 @@ mod attempt;
 pub mod aws;
 pub mod batch;
 pub mod check;
+pub mod cli;
 pub mod config;
 pub mod deliver;
 pub mod drain;
+#[cfg(feature = "models")]
 pub mod driver;
+#[cfg(feature = "models")]
 pub mod engines;
 pub mod failure;
+pub mod handler;
 pub mod http;
 pub mod infer;
 pub mod inputs;
 pub mod job;
 pub mod lanes;
+#[cfg(feature = "models")]
 pub mod launch;
 pub mod lease;
 pub mod message;
@@ -28,6 +37,7 @@ pub mod model;
 pub mod pipeline;
 pub mod queue;
 pub mod receive;
+pub mod routes;
 pub mod run;
 pub mod settle;
 pub mod slots;
@@ -39,3 +49,14 @@ pub mod suspect;
 pub mod telemetry;
 pub mod time;
 pub mod way;
+
+/// What the guide shows is compiled with the other examples of documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/bring-your-own-engine.md")]
+struct Guide;
+
+pub use cli::run;
+pub use handler::Handler;
+pub use model::fields::Fields;
+pub use model::{About, Engine, Input, InvalidInput, Item, LoadError, Loading, Output, Product, Request, RunError};
+pub use routes::Routes;

@@ -14,13 +14,13 @@ use crate::batch::Batcher;
 use crate::config::Config;
 use crate::deliver::Store;
 use crate::failure::Fate;
+use crate::handler::{Handler, RequestOf};
 use crate::inputs::{Inputs, ReadError};
 use crate::job::{Decoded, Job};
 use crate::lanes::{Head, Lanes};
 use crate::lease::{Lease, Leases};
 use crate::message::Message;
 use crate::metrics::{Metrics, Outcome, Phase};
-use crate::model::Request;
 use crate::queue::{Queue, QueueError, Redrive};
 use crate::settle::{Settler, Verdict};
 use crate::slots::{Alone, Slot, Slots};
@@ -30,7 +30,9 @@ use crate::time::seconds_between;
 
 /// Everything that a message meets on its way.
 #[derive(Debug)]
-pub struct Pipeline<R> {
+pub struct Pipeline<H: Handler> {
+    /// Who reads inputs.
+    pub handler: Arc<H>,
     /// As configured.
     pub config: Config,
     /// For dead letters.
@@ -46,7 +48,7 @@ pub struct Pipeline<R> {
     /// What messages point to.
     pub inputs: Inputs,
     /// Where requests wait for the model.
-    pub batcher: Batcher<R>,
+    pub batcher: Batcher<RequestOf<H>>,
     /// Where results go.
     pub store: Store,
     /// What attempts leave behind if they die.
@@ -127,7 +129,7 @@ impl Drop for Seat<'_> {
     }
 }
 
-impl<R: Request> Pipeline<R> {
+impl<H: Handler> Pipeline<H> {
     /// Sees a message through, from received to settled. It counts as held from the call on, before anything runs: the
     /// poll that brought it ends next, and in between nobody may think that the worker has nothing.
     pub fn see_through(self: Arc<Self>, message: Message, slot: Slot) -> impl Future<Output = ()> + Send {

@@ -19,7 +19,7 @@ use crate::batch::{Batcher, Limits};
 use crate::config::Config;
 use crate::deliver::Store;
 use crate::drain::{Drains, resume_when_lapsed};
-use crate::engines::{Loading, Served, Use, dispatch};
+use crate::handler::{Handler, RequestOf};
 use crate::http::{self, Faces};
 use crate::inputs::Inputs;
 use crate::lanes::Lanes;
@@ -28,7 +28,7 @@ use crate::message::Message;
 use crate::metrics::{Metrics, Startup};
 use crate::model::source::{Progress, fetch};
 use crate::model::thread::EngineThread;
-use crate::model::{LoadError, Request};
+use crate::model::{LoadError, Loading};
 use crate::pipeline::Pipeline;
 use crate::queue::Queue;
 use crate::receive::{Pulse, Receiver};
@@ -37,7 +37,6 @@ use crate::slots::{Outlook, Slots};
 use crate::state::{Part, State};
 use crate::stop::Stop;
 use crate::suspect::Notes;
-use millrace_nn::cores;
 
 /// Where models are kept when the config is not told otherwise by `MILLRACE_CACHE_DIR`; the operator mounts it.
 const CACHE: &str = "/var/cache/millrace";
@@ -49,24 +48,8 @@ const SPARE_DELIVERIES: usize = 8;
 const SPARE_SETTLEMENTS: usize = 256;
 
 /// Runs the consumer until it is told to stop.
-pub async fn run(config: Config, stop: Stop) -> anyhow::Result<()> {
-    dispatch(config.worker.model.task, Consume { config, stop }).await
-}
-
-struct Consume {
-    config: Config,
-    stop: Stop,
-}
-
-impl Use for Consume {
-    type Output = futures::future::LocalBoxFuture<'static, anyhow::Result<()>>;
-
-    fn with<E: Served>(self) -> Self::Output {
-        Box::pin(consume::<E>(self.config, self.stop))
-    }
-}
-
-async fn consume<E: Served>(config: Config, stop: Stop) -> anyhow::Result<()> {
+pub async fn run<H: Handler>(handler: H, config: Config, stop: Stop) -> anyhow::Result<()> {
+    let handler = Arc::new(handler);
     let began = Instant::now();
     let Stop { stop, abort } = stop;
     let capacity = usize::try_from(config.worker.model.batch.max_size).unwrap_or(1);
@@ -102,7 +85,7 @@ async fn consume<E: Served>(config: Config, stop: Stop) -> anyhow::Result<()> {
         metrics.startup(Startup::Reach, began.elapsed());
         reached
     };
-    let ((redrive, written), engine) = tokio::join!(reach, load::<E>(&config, &state, &metrics, &stop),);
+    let ((redrive, written), engine) = tokio::join!(reach, load(&handler, &config, &state, &metrics, &stop));
     let (Some(redrive), Ok(()), Some(engine)) = (redrive, written, engine) else {
         tracing::info!("stopped before it was ready");
         return Ok(());
@@ -120,6 +103,7 @@ async fn consume<E: Served>(config: Config, stop: Stop) -> anyhow::Result<()> {
     let slots = Slots::new(capacity, outlook.clone());
     let grace = Duration::from_secs(config.worker.shutdown.grace_period_seconds);
     let pipeline = Arc::new(Pipeline {
+        handler,
         queue,
         redrive,
         leases,
@@ -163,8 +147,8 @@ async fn consume<E: Served>(config: Config, stop: Stop) -> anyhow::Result<()> {
 }
 
 /// Receives until `stop`, then sees every job to its end.
-async fn work<R: Request>(
-    pipeline: Arc<Pipeline<R>>,
+async fn work<H: Handler>(
+    pipeline: Arc<Pipeline<H>>,
     receiver: Receiver,
     state: &State,
     stop: CancellationToken,
@@ -214,7 +198,7 @@ async fn work<R: Request>(
 }
 
 /// Messages that a last poll brought: visible again at once.
-async fn give_back<R: Request>(pipeline: &Pipeline<R>, late: Vec<Message>) {
+async fn give_back<H: Handler>(pipeline: &Pipeline<H>, late: Vec<Message>) {
     if !late.is_empty() {
         tracing::info!(messages = late.len(), "received while stopping: given back");
     }
@@ -222,16 +206,17 @@ async fn give_back<R: Request>(pipeline: &Pipeline<R>, late: Vec<Message>) {
 }
 
 /// Fetches and loads the model until that works; none if it is time to stop first.
-async fn load<E: Served>(
+async fn load<H: Handler>(
+    handler: &Arc<H>,
     config: &Config,
     state: &Arc<State>,
     metrics: &Arc<Metrics>,
     stop: &CancellationToken,
-) -> Option<EngineThread<E::Request>> {
+) -> Option<EngineThread<RequestOf<H>>> {
     let mut pause = Duration::from_secs(5);
     loop {
         let attempt = async {
-            let engine = load_once::<E>(config, metrics).await;
+            let engine = load_once(handler, config, metrics).await;
             match engine {
                 Ok(engine) => Some(engine),
                 Err(error) => {
@@ -255,37 +240,37 @@ async fn load<E: Served>(
 }
 
 /// Fetches and loads the model once.
-pub async fn load_once<E: Served>(
+pub async fn load_once<H: Handler>(
+    handler: &Arc<H>,
     config: &Config,
     metrics: &Arc<Metrics>,
-) -> Result<EngineThread<E::Request>, LoadError> {
+) -> Result<EngineThread<RequestOf<H>>, LoadError> {
     let spec = &config.worker.model;
-    E::check_defaults(&spec.parameters)
+    handler
+        .check_defaults(&spec.parameters)
         .map_err(|e| LoadError { reason: "InvalidParameters", message: e.to_string() })?;
-    let Some(source) = &spec.source else { return start::<E>(config, metrics, &PathBuf::new()).await };
+    let Some(source) = &spec.source else { return start(handler, config, metrics, &PathBuf::new()).await };
     let cache = std::env::var_os("MILLRACE_CACHE_DIR").map_or_else(|| PathBuf::from(CACHE), PathBuf::from);
     let began = Instant::now();
     let (fetched, hold) = fetch(source, &cache, Some(&config.queue_region), &Progress::new(source.name()))
         .await
         .map_err(|e| LoadError { reason: e.reason(), message: e.to_string() })?;
     metrics.startup(Startup::Fetch, began.elapsed());
-    let engine = start::<E>(config, metrics, &fetched.dir).await?;
+    let engine = start(handler, config, metrics, &fetched.dir).await?;
     tokio::spawn(hold.release());
     Ok(engine.with_revision(fetched.revision))
 }
 
 /// Loads the model that lies in `dir`.
-async fn start<E: Served>(
+async fn start<H: Handler>(
+    handler: &Arc<H>,
     config: &Config,
     metrics: &Arc<Metrics>,
     dir: &Path,
-) -> Result<EngineThread<E::Request>, LoadError> {
+) -> Result<EngineThread<RequestOf<H>>, LoadError> {
     let how = Loading::new(&config.worker.model, dir);
-    let load = move || {
-        cores::join();
-        E::load(&how)
-    };
-    EngineThread::start(load, Arc::clone(metrics)).await
+    let handler = Arc::clone(handler);
+    EngineThread::start(move || handler.load(&how), Arc::clone(metrics)).await
 }
 
 /// The pod's name, else the host's.

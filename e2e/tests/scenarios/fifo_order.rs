@@ -4,9 +4,8 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context as _, Result, ensure};
-use k8s_openapi::jiff::Timestamp;
 use millrace_api::{JobStatus, ResultRecord};
-use millrace_e2e::{Lab, Ledger, Manifest, eventually, scenario};
+use millrace_e2e::{Lab, Manifest, eventually, scenario};
 use serde_json::{Value, json};
 
 const GROUPS: [&str; 3] = ["red", "green", "blue"];
@@ -54,7 +53,7 @@ async fn through_a_kill(lab: &Lab) -> Result<()> {
     let ledger = consumer.ledger(&queue).await?;
     ledger.all_completed()?;
     for group in &sent {
-        in_order(&ledger, group)?;
+        ledger.in_order(group)?;
     }
     let heads: Vec<&ResultRecord> = sent.iter().map(|group| ledger.record(&group[0])).collect::<Result<_>>()?;
     ensure!(heads.iter().any(|head| head.attempt > 1), "the kill killed nobody: {heads:?}");
@@ -78,19 +77,9 @@ async fn past_a_failing_head(lab: &Lab) -> Result<()> {
     for message in failing[1..].iter().chain(&good) {
         ensure!(ledger.record(message)?.status == JobStatus::Completed, "{:?}", ledger.record(message)?);
     }
-    in_order(&ledger, &failing)?;
-    in_order(&ledger, &good)?;
+    ledger.in_order(&failing)?;
+    ledger.in_order(&good)?;
     let last = ledger.record(&good[good.len() - 1])?;
     ensure!(last.finished_at < head.finished_at, "the other group waited for {head:?}: {last:?}");
-    Ok(())
-}
-
-/// Each began when the one before was done.
-fn in_order(ledger: &Ledger, group: &[String]) -> Result<()> {
-    for pair in group.windows(2) {
-        let (before, after) = (ledger.record(&pair[0])?, ledger.record(&pair[1])?);
-        let (finished, started): (Timestamp, Timestamp) = (before.finished_at.parse()?, after.started_at.parse()?);
-        ensure!(finished <= started, "{} began before {} was done: {after:?} {before:?}", after.job_id, before.job_id);
-    }
     Ok(())
 }

@@ -62,6 +62,7 @@ fn rules() -> Vec<Case> {
             "spec.model",
             "model.source must not be set",
         ),
+        ("/spec/model/task", json!("Echo"), json!("Custom"), "<nil>", "worker.image is required for task Custom"),
         ("/spec/model", picture(s3), picture(two), "spec.model.source", one_of),
         (
             "/spec/model",

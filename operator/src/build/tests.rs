@@ -117,6 +117,15 @@ fn full() {
     insta::assert_yaml_snapshot!(golden(&everything()));
 }
 
+/// A worker of the team's own.
+#[test]
+fn custom() {
+    insta::assert_yaml_snapshot!(golden(&[
+        ("/spec/model", json!({ "task": "Custom", "source": { "s3": { "uri": "s3://models/tables/" } } })),
+        ("/spec/worker", json!({ "image": "registry.example/fibonacci:1", "gpu": { "count": 0 } })),
+    ]));
+}
+
 #[test]
 fn scaling_alone_leaves_every_object_as_it_is() {
     let bytes = |changes: &[(&str, Value)]| serde_json::to_string(&golden(changes)).unwrap();

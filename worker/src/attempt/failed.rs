@@ -9,15 +9,16 @@ use tokio_util::sync::CancellationToken;
 use super::{Attempt, Ended};
 use crate::deliver::{Commit, Store};
 use crate::failure::{Circumstances, Failure, Fate, JOB_ID_REUSED, Treatment};
+use crate::handler::Handler;
 use crate::job::{Decoded, JobHead, Rejected};
 use crate::metrics::Outcome;
-use crate::model::{InvalidInput, Request};
+use crate::model::InvalidInput;
 use crate::pipeline::Pipeline;
 use crate::store::{FAREWELL, GivenUp};
 use crate::telemetry::JobSpan;
 use crate::time::seconds_between;
 
-impl<R: Request> Pipeline<R> {
+impl<H: Handler> Pipeline<H> {
     /// What failures depend on here and now.
     pub(crate) fn circumstances(&self, attempt: &Attempt<'_>) -> Circumstances {
         let redrive = self.redrive.borrow();

@@ -18,12 +18,13 @@ use crate::announce::AnnounceError;
 use crate::batch::Done;
 use crate::deliver::{Commit, DeliverError, Place};
 use crate::failure::{Failure, Fate, JOB_ID_REUSED};
+use crate::handler::{Handler, RequestOf};
 use crate::inputs::ReadError;
 use crate::job::{Job, JobHead};
 use crate::lease::CEILING;
 use crate::message::Message;
 use crate::metrics::{Outcome, Phase};
-use crate::model::{Cancel, InvalidInput, Item, Product, Request, RunError};
+use crate::model::{Cancel, InvalidInput, Item, Product, RunError};
 use crate::pipeline::{Pipeline, Seat};
 use crate::store::GivenUp;
 use crate::suspect::Suspicion;
@@ -134,7 +135,7 @@ struct Committed {
     committing: Instant,
 }
 
-impl<R: Request> Pipeline<R> {
+impl<H: Handler> Pipeline<H> {
     /// Sees one job of a message through, from decoded to announced.
     pub(crate) async fn run_job<'a>(
         &self,
@@ -189,7 +190,7 @@ impl<R: Request> Pipeline<R> {
             },
         };
         let job = self.with_objects(attempt, job).await?;
-        let requests: Vec<R> = job.requests(&self.config.worker.model.parameters)?;
+        let requests = job.requests(&*self.handler, &self.config.worker.model.parameters)?;
         let committed = if message.receive_count == 1 {
             Box::pin(self.compute_and_commit(work, &job, requests)).await?
         } else {
@@ -201,7 +202,7 @@ impl<R: Request> Pipeline<R> {
     /// Reads the objects that a job's inputs name.
     async fn with_objects(&self, attempt: &Attempt<'_>, mut job: Job) -> Result<Job, Failure> {
         let mut bytes = 0;
-        for named in self.config.forms.objects_of(&job, R::OBJECT_FIELDS)? {
+        for named in self.config.forms.objects_of(&job, self.handler.object_fields(&job.about()))? {
             match self.inputs.read(&named.object, attempt.give_up).await {
                 Ok(content) => {
                     bytes += content.len();
@@ -224,7 +225,12 @@ impl<R: Request> Pipeline<R> {
     }
 
     /// With a note for whoever comes after a worker that dies.
-    async fn compute_with_note(&self, work: &mut Work<'_>, job: &Job, requests: Vec<R>) -> Result<Committed, Failure> {
+    async fn compute_with_note(
+        &self,
+        work: &mut Work<'_>,
+        job: &Job,
+        requests: Vec<RequestOf<H>>,
+    ) -> Result<Committed, Failure> {
         let (attempt, head) = (work.attempt, &job.head);
         let given_up = |_: GivenUp| attempt.reason();
         let message_id = &attempt.message.id;
@@ -303,7 +309,12 @@ impl<R: Request> Pipeline<R> {
     }
 
     /// From the model to the record; PENDING goes out meanwhile.
-    async fn compute_and_commit(&self, work: &mut Work<'_>, job: &Job, requests: Vec<R>) -> Result<Committed, Failure> {
+    async fn compute_and_commit(
+        &self,
+        work: &mut Work<'_>,
+        job: &Job,
+        requests: Vec<RequestOf<H>>,
+    ) -> Result<Committed, Failure> {
         let pending = self.announcer.pending(work.attempt.message, &job.head);
         tokio::join!(self.compute_upload_commit(work, job, requests), pending).0
     }
@@ -312,7 +323,7 @@ impl<R: Request> Pipeline<R> {
         &self,
         work: &mut Work<'_>,
         job: &Job,
-        requests: Vec<R>,
+        requests: Vec<RequestOf<H>>,
     ) -> Result<Committed, Failure> {
         let (attempt, head) = (work.attempt, &job.head);
         let Computed { products, mut timings, batched } = self.compute(work, job, requests).await?;
@@ -353,7 +364,7 @@ impl<R: Request> Pipeline<R> {
     }
 
     /// Runs a job's requests in the model, until its deadline.
-    async fn compute(&self, work: &mut Work<'_>, job: &Job, requests: Vec<R>) -> Result<Computed, Failure> {
+    async fn compute(&self, work: &mut Work<'_>, job: &Job, requests: Vec<RequestOf<H>>) -> Result<Computed, Failure> {
         let (attempt, held_since, head) = (work.attempt, work.held_since, &job.head);
         let cancel = Cancel::default();
         let (previews, mut shown) = mpsc::channel(1);

@@ -4,12 +4,12 @@ use jiff::Timestamp;
 use millrace_api::{JobStatus, ModelSource, RecordModel, ResultRecord, Timings};
 
 use super::Attempt;
+use crate::handler::Handler;
 use crate::job::JobHead;
-use crate::model::Request;
 use crate::pipeline::Pipeline;
 use crate::time::{rfc3339, seconds_between};
 
-impl<R: Request> Pipeline<R> {
+impl<H: Handler> Pipeline<H> {
     /// `namespace/name` of the consumer.
     pub(super) fn owner(&self) -> String {
         self.config.worker.consumer.to_string()

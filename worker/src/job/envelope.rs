@@ -46,7 +46,8 @@ fn take_inputs(object: &mut Map<String, Value>) -> Result<Inputs, InvalidInput> 
                 return Err(InvalidInput::field("inputs", message));
             }
             let entry = |(i, value)| as_input(&format!("inputs[{i}]"), value);
-            Ok(Inputs { list: list.into_iter().enumerate().map(entry).collect::<Result<_, _>>()?, listed: true })
+            let list = list.into_iter().enumerate().map(entry).collect::<Result<_, _>>()?;
+            Ok(Inputs { list, listed: true, envelope: None })
         }
         Some(("inputs", other)) => Err(InvalidInput::field("inputs", format!("must be a list, is {}", kind(&other)))),
         Some((key, value)) => Ok(Inputs::one(as_input(key, value)?)),
@@ -56,7 +57,8 @@ fn take_inputs(object: &mut Map<String, Value>) -> Result<Inputs, InvalidInput> 
 
 /// `{"entity_id","task_name","task_config","metadata","timestamp","retry_count","total_tasks"}`.
 fn read_task(mut object: Map<String, Value>, head: &mut JobHead, allow: &Allow) -> Result<Inputs, InvalidInput> {
-    let word = |key: &str| match object.get(key) {
+    let envelope = object.clone();
+    let word = |key: &str| match envelope.get(key) {
         Some(Value::String(text)) if !text.is_empty() => Ok(text.clone()),
         Some(Value::Number(number)) => Ok(number.to_string()),
         Some(other) => Err(InvalidInput::field(key, format!("must be a text or a number, is {}", kind(other)))),
@@ -66,10 +68,11 @@ fn read_task(mut object: Map<String, Value>, head: &mut JobHead, allow: &Allow) 
         let made = format!("{}-{}-{}", word("entity_id")?, word("task_name")?, word("timestamp")?);
         id::take(head, "entity_id", &made)?;
     }
+    head.route = Some(word("task_name")?);
     let input = as_input("task_config", object.remove("task_config").unwrap_or_default())?;
     read_about(&mut object, head, allow)?;
     keep(object, head);
-    Ok(Inputs::one(input))
+    Ok(Inputs { envelope: Some(envelope), ..Inputs::one(input) })
 }
 
 /// What the producer sent along is given back in the record.

@@ -13,12 +13,14 @@ pub struct Inputs {
     pub list: Vec<Input>,
     /// They came as a list, so errors name their place in it.
     pub listed: bool,
+    /// The body that they came in, where that is a task envelope.
+    pub envelope: Option<Map<String, Value>>,
 }
 
 impl Inputs {
     /// A job of one input.
     pub fn one(input: Input) -> Self {
-        Self { list: vec![input], listed: false }
+        Self { list: vec![input], listed: false, envelope: None }
     }
 
     /// Lower-case hex SHA-256: of a text as it is, of JSON with its keys in order and without spaces.

@@ -35,8 +35,9 @@ use self::input::Inputs;
 use self::mapping::Mapping;
 use self::s3_event::Event;
 use crate::allow::Allow;
+use crate::handler::{Handler, RequestOf};
 use crate::message::Message;
-use crate::model::{Input, InvalidInput, Request};
+use crate::model::{About, Input, InvalidInput};
 
 /// Attribute that names the job where the body does not.
 pub const JOB_ID_ATTRIBUTE: &str = "millrace-job-id";
@@ -276,16 +277,27 @@ impl Job {
         }
     }
 
-    /// The task's own view of the inputs, over the consumer's `defaults`. Input i without a seed takes the job's plus i.
-    pub fn requests<R: Request>(&self, defaults: &Map<String, Value>) -> Result<Vec<R>, InvalidInput> {
-        let seed = seed_of(&self.head.id);
+    /// What `handler` reads the inputs as, over the consumer's `defaults`. Input i without a seed takes the job's plus i.
+    pub fn requests<H: Handler>(
+        &self,
+        handler: &H,
+        defaults: &Map<String, Value>,
+    ) -> Result<Vec<RequestOf<H>>, InvalidInput> {
+        let seed = self.about().seed;
         let read = |(index, input): (usize, &Input)| {
-            R::decode(input, defaults, seed.wrapping_add(index as u64)).map_err(|error| self.at(index, error))
+            let about = About { seed: seed.wrapping_add(index as u64), ..self.about() };
+            handler.decode(input, defaults, &about).map_err(|error| self.at(index, error))
         };
         match &self.source {
             Source::Inputs(inputs) => inputs.list.iter().enumerate().map(read).collect(),
             Source::Object { object, .. } => Err(InvalidInput::body(format!("{object} was not read"))),
         }
+    }
+
+    /// What is known of it around its inputs.
+    pub fn about(&self) -> About<'_> {
+        let envelope = if let Source::Inputs(inputs) = &self.source { inputs.envelope.as_ref() } else { None };
+        About { seed: seed_of(&self.head.id), route: self.head.route.as_deref(), envelope }
     }
 
     /// An error of one input, with its place in the list where there is one.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, Value};
 
 use super::fields::Fields;
-use super::{Engine, Input, InvalidInput, Item, Product, Request, RunError};
+use super::{About, Engine, Input, InvalidInput, Item, LoadError, Loading, Product, Request, RunError};
 
 /// The longest time that an echo may take, in milliseconds: one hour.
 const MAX_MILLISECONDS: u64 = 3_600_000;
@@ -24,9 +24,16 @@ pub struct EchoRequest {
     after: Duration,
 }
 
+impl Echo {
+    /// There is nothing to load.
+    pub fn load(_: &Loading) -> Result<Self, LoadError> {
+        Ok(Self)
+    }
+}
+
 impl Request for EchoRequest {
     /// Any input will do; an object's `milliseconds`, where it has one, overrides the consumer's.
-    fn decode(input: &Input, defaults: &Map<String, Value>, _seed: u64) -> Result<Self, InvalidInput> {
+    fn decode(input: &Input, defaults: &Map<String, Value>, _: &About) -> Result<Self, InvalidInput> {
         let after = match input {
             Input::Object(_) | Input::Call { .. } => milliseconds(Fields::new(input, "", defaults))?,
             Input::Text(_) => milliseconds(Fields::of_defaults(defaults))?,
@@ -34,16 +41,11 @@ impl Request for EchoRequest {
         Ok(Self { value: input.value(), after })
     }
 
-    fn batch_key(&self) -> u64 {
-        0
+    fn check_defaults(defaults: &Map<String, Value>) -> Result<(), InvalidInput> {
+        let mut fields = Fields::of_defaults(defaults);
+        fields.integer(&["milliseconds"], 0..=MAX_MILLISECONDS)?;
+        fields.finish()
     }
-}
-
-/// Whether a consumer's `model.parameters` are right for this task.
-pub fn validate_defaults(defaults: &Map<String, Value>) -> Result<(), InvalidInput> {
-    let mut fields = Fields::of_defaults(defaults);
-    fields.integer(&["milliseconds"], 0..=MAX_MILLISECONDS)?;
-    fields.finish()
 }
 
 /// Reads the one field that means something here. The rest of an input is the producer's own, so nothing is refused.
@@ -60,10 +62,6 @@ fn longest(batch: &[Item<EchoRequest>]) -> Duration {
 
 impl Engine for Echo {
     type Request = EchoRequest;
-
-    fn warm_up(&mut self) -> Result<(), RunError> {
-        Ok(())
-    }
 
     fn run(&mut self, batch: &[Item<EchoRequest>]) -> Vec<Result<Product, RunError>> {
         let started = Instant::now();
@@ -88,7 +86,7 @@ mod tests {
     use super::*;
 
     fn decode(input: &Input, defaults: Value) -> Result<EchoRequest, InvalidInput> {
-        EchoRequest::decode(input, &object(defaults), 0)
+        EchoRequest::decode(input, &object(defaults), &About::default())
     }
 
     fn item(request: EchoRequest) -> Item<EchoRequest> {
@@ -128,8 +126,8 @@ mod tests {
     fn a_wrong_time_is_refused_by_name() {
         let error = decode(&Input::Object(object(json!({"milliseconds": "soon"}))), json!({})).unwrap_err();
         assert_eq!(error.field.as_deref(), Some("milliseconds"));
-        let error = validate_defaults(&object(json!({"millisecond": 1}))).unwrap_err();
+        let error = EchoRequest::check_defaults(&object(json!({"millisecond": 1}))).unwrap_err();
         assert_eq!(error.field.as_deref(), Some("model.parameters.millisecond"));
-        assert!(validate_defaults(&object(json!({"milliseconds": 5}))).is_ok());
+        assert!(EchoRequest::check_defaults(&object(json!({"milliseconds": 5}))).is_ok());
     }
 }

@@ -3,21 +3,28 @@
 //! A request is decoded and checked on the async side (`Request::decode`), waits in a batch with others of the same
 //! `batch_key`, and runs on the one OS thread that owns the engine (`Engine::run`).
 
+#[cfg(feature = "models")]
 mod device;
 pub mod echo;
 pub mod fields;
+#[cfg(feature = "models")]
 mod folder;
-#[cfg(test)]
+#[cfg(all(test, feature = "models"))]
 mod golden;
+mod loading;
+#[cfg(feature = "models")]
 pub mod made;
 mod session;
 pub mod source;
 pub mod stepwise;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(feature = "models")]
 pub mod text_embedding;
+#[cfg(feature = "models")]
 pub mod text_to_image;
 pub mod thread;
+#[cfg(feature = "models")]
 mod weights;
 
 use std::fmt::Debug;
@@ -27,6 +34,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
+pub use self::loading::{Loading, gpus_given};
 use self::stepwise::Stepwise;
 
 /// One input of a job, before its task has looked at it.
@@ -78,18 +86,51 @@ impl InvalidInput {
     }
 }
 
+/// What is known of a job around its input.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct About<'a> {
+    /// For a request that names no seed; derived from the job's id, so a repeat computes the same output.
+    pub seed: u64,
+    /// What kind of job it is, where the message says so: `queue.mapping.route`, Celery's `headers.task`, a task
+    /// envelope's `task_name`.
+    pub route: Option<&'a str>,
+    /// The whole body of a task envelope, as it came.
+    pub envelope: Option<&'a Map<String, Value>>,
+}
+
 /// One job's input as its task understands it: checked before it waits for the model.
 pub trait Request: Debug + Send + Sync + Sized + 'static {
     /// Fields of an input object that may name an object in S3, as `s3://bucket/key`: it is read beforehand, and the field
     /// holds its content in base64 when the input is decoded.
     const OBJECT_FIELDS: &'static [&'static str] = &[];
 
-    /// Reads `input` over `defaults` (the consumer's `model.parameters`, in the job's own words). `seed` is taken by a
-    /// request that names none; it is derived from the job id, so a repeat computes the same output.
-    fn decode(input: &Input, defaults: &Map<String, Value>, seed: u64) -> Result<Self, InvalidInput>;
+    /// Reads `input` over `defaults` (the consumer's `model.parameters`, in the job's own words).
+    fn decode(input: &Input, defaults: &Map<String, Value>, about: &About) -> Result<Self, InvalidInput>;
 
-    /// Requests share a batch only when their keys are equal (the same size, steps, and so on).
-    fn batch_key(&self) -> u64;
+    /// Requests share a batch only when their keys are equal (the same size, steps, and so on). All share one unless this
+    /// says otherwise.
+    fn batch_key(&self) -> u64 {
+        0
+    }
+
+    /// Whether a consumer's `model.parameters` are right, by the rules of a job's input: asked when the worker starts, so
+    /// that what no job could say is found before the first one. Unless this is written, they are not looked at.
+    fn check_defaults(defaults: &Map<String, Value>) -> Result<(), InvalidInput> {
+        let _ = defaults;
+        Ok(())
+    }
+}
+
+/// A request as those see it who have it wait for its turn.
+pub trait Batchable: Debug + Send + Sync + 'static {
+    /// Requests share a batch only when their keys are equal.
+    fn key(&self) -> u64;
+}
+
+impl<R: Request> Batchable for R {
+    fn key(&self) -> u64 {
+        self.batch_key()
+    }
 }
 
 /// One file that a request produced.
@@ -201,10 +242,13 @@ impl<R> Clone for Item<R> {
 /// A loaded model on its device. Lives on one OS thread and is the only owner of the device's memory.
 pub trait Engine: Send + 'static {
     /// What it runs.
-    type Request: Request;
+    type Request: Batchable;
 
-    /// Runs one request that stands for real work (smallest size, one step), so that ready means "infers".
-    fn warm_up(&mut self) -> Result<(), RunError>;
+    /// Runs one request that stands for real work (smallest size, one step), so that ready means "infers". An engine
+    /// that leaves it out is ready as soon as it is loaded.
+    fn warm_up(&mut self) -> Result<(), RunError> {
+        Ok(())
+    }
 
     /// Runs a batch of requests with one key. Gives exactly one result per item, in order.
     fn run(&mut self, batch: &[Item<Self::Request>]) -> Vec<Result<Product, RunError>>;

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{Input, InvalidInput, Request};
+use super::{About, Input, InvalidInput, Request};
 use crate::metrics::Metrics;
 
 /// A request that is a number.
@@ -10,12 +10,8 @@ use crate::metrics::Metrics;
 pub(crate) struct Number(pub(crate) u64);
 
 impl Request for Number {
-    fn decode(_: &Input, _: &Map<String, Value>, seed: u64) -> Result<Self, InvalidInput> {
-        Ok(Self(seed))
-    }
-
-    fn batch_key(&self) -> u64 {
-        0
+    fn decode(_: &Input, _: &Map<String, Value>, about: &About) -> Result<Self, InvalidInput> {
+        Ok(Self(about.seed))
     }
 }
 

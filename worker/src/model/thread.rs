@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::session::{Joined, Session};
 use super::stepwise::Finish;
-use super::{Engine, Item, LoadError, Product, Request, RunError};
+use super::{Batchable, Engine, Item, LoadError, Product, RunError};
 use crate::metrics::{Device, Metrics, Startup};
 
 /// A batch's results in order, and how long the engine had it.
@@ -47,7 +47,7 @@ struct Loaded {
     stepwise: bool,
 }
 
-impl<R: Request> EngineThread<R> {
+impl<R: Batchable> EngineThread<R> {
     /// Starts the thread, loads the engine on it and has it infer once; returns when that is done.
     pub async fn start<E: Engine<Request = R>>(
         load: impl FnOnce() -> Result<E, LoadError> + Send + 'static,

@@ -12,6 +12,14 @@ fn an_operator_never_links_a_model_or_s3() {
     links_none("millrace-operator", &["candle", "tokenizers", "safetensors", "hf-hub", "aws-sdk-s3"]);
 }
 
+#[test]
+fn a_worker_of_ones_own_links_none_of_millraces_engines() {
+    links_none(
+        "fibonacci",
+        &["candle", "cudarc", "gemm", "image", "png", "rayon", "safetensors", "tokenizers", "kube"],
+    );
+}
+
 fn links_none(package: &str, families: &[&str]) {
     let mut tree = Command::new(env!("CARGO"));
     tree.args(["tree", "--package", package, "--edges", "normal", "--prefix", "none", "--offline", "--locked"]);

@@ -179,6 +179,17 @@ fn a_repeat_is_the_same_job_whatever_is_said_about_it() {
 }
 
 #[test]
+fn a_task_envelope_is_seen_whole_and_names_its_route() {
+    let body = include_str!("../../../tests/bodies/fan_out_task.json");
+    let task = job(auto(body));
+    let about = task.about();
+    assert_eq!((about.route, about.seed), (Some("portrait"), seed_of(&task.head.id)));
+    assert_eq!(about.envelope.map(|whole| Value::Object(whole.clone())), serde_json::from_str(body).ok());
+    let plain = job(auto(r#"{"job_id":"j","input":"x"}"#));
+    assert_eq!((plain.about().route, plain.about().envelope), (None, None));
+}
+
+#[test]
 fn envelope_extras_are_given_back() {
     let body = r#"{"job_id":"j","input":"x","metadata":{"a":1},"shard":"t","a":2}"#;
     assert_eq!(Value::Object(job(auto(body)).head.metadata), json!({"a": 1, "shard": "t"}));

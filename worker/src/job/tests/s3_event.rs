@@ -180,7 +180,7 @@ fn the_objects_content_is_read_as_a_body_would_be() {
         // an event comes as JSON; what it points to is read by the format
         let event = job(forms(&queue).unwrap().decode(&message(CREATED)));
         let hash = event.head.input_sha256.clone();
-        assert!(event.requests::<crate::model::echo::EchoRequest>(&Map::new()).is_err());
+        assert!(event.requests(&crate::model::echo::Echo::load, &Map::new()).is_err());
         event.with_content(content).map(|job| {
             assert_eq!((job.object(), &job.head.input_sha256), (None, &hash));
             inputs(&job).to_vec()

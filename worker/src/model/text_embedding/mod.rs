@@ -26,7 +26,7 @@ use rayon::prelude::*;
 
 pub use self::load::load;
 pub use self::make_model::make_model;
-pub use self::request::{TextEmbeddingRequest, validate_defaults};
+pub use self::request::TextEmbeddingRequest;
 
 use self::format::{Embedded, product};
 use self::model::{Model, Tokens};

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::format::Format;
 use crate::model::fields::{Fields, Names};
-use crate::model::{Input, InvalidInput, Request};
+use crate::model::{About, Input, InvalidInput, Request};
 
 /// Longest text in bytes: a hundred times what most encoders read.
 const MOST_TEXT: usize = 1 << 20;
@@ -246,15 +246,10 @@ fn format(fields: &mut Fields, texts: Option<&Texts>) -> Result<Format, InvalidI
     }
 }
 
-/// Whether a consumer's `model.parameters` are right for this task.
-pub fn validate_defaults(defaults: &Map<String, Value>) -> Result<(), InvalidInput> {
-    Settings::of_defaults(defaults).map(|_| ())
-}
-
 impl Request for TextEmbeddingRequest {
     const OBJECT_FIELDS: &'static [&'static str] = SOURCE;
 
-    fn decode(input: &Input, defaults: &Map<String, Value>, _seed: u64) -> Result<Self, InvalidInput> {
+    fn decode(input: &Input, defaults: &Map<String, Value>, _: &About) -> Result<Self, InvalidInput> {
         let mut fields = Fields::new(input, TEXT[0], defaults);
         let texts = texts(&mut fields)?;
         let settings = Settings::read(&mut fields)?;
@@ -267,6 +262,10 @@ impl Request for TextEmbeddingRequest {
     /// A request of many texts takes long, and runs among its like: those of one text do not wait for it.
     fn batch_key(&self) -> u64 {
         u64::from(matches!(self.texts, Texts::Many { .. }))
+    }
+
+    fn check_defaults(defaults: &Map<String, Value>) -> Result<(), InvalidInput> {
+        Settings::of_defaults(defaults).map(|_| ())
     }
 }
 
@@ -282,7 +281,7 @@ mod tests {
             Value::String(text) => Input::Text(text),
             other => Input::Object(object(other)),
         };
-        TextEmbeddingRequest::decode(&input, &object(defaults), 0)
+        TextEmbeddingRequest::decode(&input, &object(defaults), &About::default())
     }
 
     fn texts_of(input: Value) -> Texts {
@@ -376,8 +375,9 @@ mod tests {
 
     #[test]
     fn defaults_are_checked_without_a_text() {
-        let field = |defaults: Value| validate_defaults(&object(defaults)).unwrap_err().field;
-        assert_eq!(validate_defaults(&object(json!({"normalize": true, "format": "npy"}))), Ok(()));
+        let check = |defaults: Value| TextEmbeddingRequest::check_defaults(&object(defaults));
+        let field = |defaults: Value| check(defaults).unwrap_err().field;
+        assert_eq!(check(json!({"normalize": true, "format": "npy"})), Ok(()));
         assert_eq!(field(json!({"dimension": 4})).as_deref(), Some("model.parameters.dimension"));
         assert_eq!(field(json!({"texts": ["a"]})).as_deref(), Some("model.parameters.texts"));
         assert_eq!(field(json!({"format": "csv"})).as_deref(), Some("model.parameters.format"));

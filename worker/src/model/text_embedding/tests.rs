@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
 use super::*;
-use crate::model::{Hook, Input, LoadError, Output, Request};
+use crate::model::{About, Hook, Input, LoadError, Output, Request};
 
 /// A made model to do anything with.
 fn made() -> (TempDir, PathBuf) {
@@ -36,7 +36,7 @@ fn item(input: Value) -> Item<TextEmbeddingRequest> {
         Value::Object(fields) => Input::Object(fields),
         other => panic!("{other} is no input"),
     };
-    Item::new(TextEmbeddingRequest::decode(&input, &Map::new(), 0).unwrap())
+    Item::new(TextEmbeddingRequest::decode(&input, &Map::new(), &About::default()).unwrap())
 }
 
 /// The vector of a result that is a value.

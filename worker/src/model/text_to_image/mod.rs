@@ -39,7 +39,7 @@ use std::sync::Arc;
 
 pub use self::load::load;
 pub use self::make_model::make_model;
-pub use self::request::{TextToImageRequest, validate_defaults};
+pub use self::request::TextToImageRequest;
 
 use self::job::Job;
 use self::picture::Picture;

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::lora;
 use super::picture::{Format, Picture};
 use crate::model::fields::{Fields, Names};
-use crate::model::{Input, InvalidInput, Request};
+use crate::model::{About, Input, InvalidInput, Request};
 
 /// Steps of a job that names none: diffusers' default. Few-step models set theirs in `model.parameters`.
 const DEFAULT_STEPS: u64 = 50;
@@ -158,24 +158,18 @@ fn format(fields: &mut Fields) -> Result<Format, InvalidInput> {
     Ok(format)
 }
 
-/// Whether a consumer's `model.parameters` are right for this task.
-pub fn validate_defaults(defaults: &Map<String, Value>) -> Result<(), InvalidInput> {
-    lora::Choice::read(defaults)?;
-    TextToImageRequest::of_defaults(defaults).map(|_| ())
-}
-
 impl Request for TextToImageRequest {
     const OBJECT_FIELDS: &'static [&'static str] = &["image", "init_image", "mask", "mask_image"];
 
-    fn decode(input: &Input, defaults: &Map<String, Value>, seed: u64) -> Result<Self, InvalidInput> {
-        let (prompt, request) = Self::read(Fields::new(input, "prompt", defaults), seed)?;
+    fn decode(input: &Input, defaults: &Map<String, Value>, about: &About) -> Result<Self, InvalidInput> {
+        let (prompt, request) = Self::read(Fields::new(input, "prompt", defaults), about.seed)?;
         let missing = || InvalidInput::field("prompt", "is required: the text to make a picture of");
         Ok(Self { prompt: prompt.ok_or_else(missing)?, ..request })
     }
 
-    /// All requests share steps, whatever they ask for.
-    fn batch_key(&self) -> u64 {
-        0
+    fn check_defaults(defaults: &Map<String, Value>) -> Result<(), InvalidInput> {
+        lora::Choice::read(defaults)?;
+        Self::of_defaults(defaults).map(|_| ())
     }
 }
 
@@ -194,7 +188,7 @@ mod tests {
             Value::String(text) => Input::Text(text),
             other => Input::Object(object(other)),
         };
-        TextToImageRequest::decode(&input, &object(defaults), 11)
+        TextToImageRequest::decode(&input, &object(defaults), &About { seed: 11, ..About::default() })
     }
 
     fn white() -> String {
@@ -260,7 +254,7 @@ mod tests {
 
     #[test]
     fn defaults_are_checked_without_a_prompt() {
-        let check = |defaults: Value| validate_defaults(&object(defaults));
+        let check = |defaults: Value| TextToImageRequest::check_defaults(&object(defaults));
         assert_eq!(check(json!({"steps": 4, "guidance_scale": 0.0})), Ok(()));
         assert_eq!(check(json!({"steps": 0})).unwrap_err().field.as_deref(), Some("model.parameters.steps"));
         assert_eq!(check(json!({"step": 4})).unwrap_err().field.as_deref(), Some("model.parameters.step"));

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::model::made::MakeModelError;
-use crate::model::{Hook, Input, InvalidInput, LoadError, Output, Progress, Request};
+use crate::model::{About, Hook, Input, InvalidInput, LoadError, Output, Progress, Request};
 
 /// A made model to do anything with: a copy of one that all tests share, because making it takes a second.
 pub(super) fn made() -> (TempDir, PathBuf) {
@@ -49,7 +49,8 @@ pub(super) fn item(input: Value) -> Item<TextToImageRequest> {
     let small = json!({"width": 64, "height": 64, "steps": 2, "seed": 1});
     let (Value::Object(mut fields), Value::Object(input)) = (small, input) else { panic!("an object, please") };
     fields.extend(input);
-    let request = TextToImageRequest::decode(&Input::Object(fields), &serde_json::Map::new(), 0).unwrap();
+    let request =
+        TextToImageRequest::decode(&Input::Object(fields), &serde_json::Map::new(), &About::default()).unwrap();
     Item::new(request)
 }
 

@@ -7,8 +7,8 @@ use candle_core::{Device, Tensor};
 use serde_json::{Map, Value, json};
 
 use super::{decode, item, load_cpu, made};
-use crate::model::text_to_image::{TextToImage, load};
-use crate::model::{Engine, LoadError, RunError};
+use crate::model::text_to_image::{TextToImage, TextToImageRequest, load};
+use crate::model::{Engine, LoadError, Request, RunError};
 
 const UNET: &str = "unet/diffusion_pytorch_model.safetensors";
 const ENCODER: &str = "text_encoder_2/model.safetensors";
@@ -176,7 +176,7 @@ fn wrong_parameters_are_told() {
         (json!([{"file": "a.safetensors", "weight": 1}]), "model.parameters.lora[0]: unknown field weight"),
     ] {
         let parameters = Map::from_iter([("lora".to_owned(), lora)]);
-        let error = crate::model::text_to_image::validate_defaults(&parameters).unwrap_err();
+        let error = TextToImageRequest::check_defaults(&parameters).unwrap_err();
         assert!(error.to_string().starts_with(words), "{error}");
         let error = load_with(&model, Value::Object(parameters)).map(|_| ()).unwrap_err();
         assert_eq!(error.reason, "InvalidParameters");
