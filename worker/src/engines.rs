@@ -1,58 +1,21 @@
 //! Which engine serves a task, and how each is loaded.
 
-use std::path::{Path, PathBuf};
-
-use millrace_api::{Device, ModelSpec, Precision, Task};
+use millrace_api::Task;
+use millrace_nn::cores;
 use serde_json::{Map, Value};
 
 use crate::model::echo::{self, Echo};
 use crate::model::text_embedding::{self, TextEmbedding};
 use crate::model::text_to_image::{self, TextToImage};
-use crate::model::{Engine, InvalidInput, LoadError};
+use crate::model::{Engine, InvalidInput, LoadError, Loading};
 
 /// An engine that the worker can be asked for by its task.
 pub trait Served: Engine + Sized {
     /// Checks `model.parameters` by the rules of a job's input.
     fn check_defaults(defaults: &Map<String, Value>) -> Result<(), InvalidInput>;
 
-    /// Loads it; `dir` is the model's folder where the task has one.
+    /// Loads it, on the thread that is going to run it.
     fn load(how: &Loading) -> Result<Self, LoadError>;
-}
-
-/// What an engine is loaded from and onto.
-#[derive(Debug, Clone)]
-pub struct Loading {
-    /// The model's folder; empty for a task without.
-    pub dir: PathBuf,
-    /// Where it runs.
-    pub device: Device,
-    /// Its numbers.
-    pub precision: Precision,
-    /// Of the weight files.
-    pub variant: Option<String>,
-    /// GPUs that the pod was given.
-    pub gpus: u32,
-    /// The consumer's parameters, of which some are for the loader.
-    pub parameters: Map<String, Value>,
-}
-
-impl Loading {
-    /// As `spec` says, from `dir`.
-    pub fn new(spec: &ModelSpec, dir: &Path) -> Self {
-        Self {
-            dir: dir.into(),
-            device: spec.device,
-            precision: spec.precision,
-            variant: spec.source.as_ref().and_then(|s| s.variant()).map(str::to_owned),
-            gpus: gpus_given(),
-            parameters: spec.parameters.clone(),
-        }
-    }
-}
-
-/// GPUs that the pod was given: `MILLRACE_GPU_COUNT`, which the operator sets.
-pub fn gpus_given() -> u32 {
-    std::env::var("MILLRACE_GPU_COUNT").ok().and_then(|n| n.parse().ok()).unwrap_or(0)
 }
 
 /// A use of an engine, whichever a task needs.
@@ -89,7 +52,8 @@ impl Served for TextToImage {
     }
 
     fn load(how: &Loading) -> Result<Self, LoadError> {
-        text_to_image::load(&how.dir, how.device, how.precision, how.variant.as_deref(), how.gpus, &how.parameters)
+        cores::join();
+        text_to_image::load(how)
     }
 }
 
@@ -99,6 +63,7 @@ impl Served for TextEmbedding {
     }
 
     fn load(how: &Loading) -> Result<Self, LoadError> {
-        text_embedding::load(&how.dir, how.device, how.precision, how.variant.as_deref(), how.gpus, &how.parameters)
+        cores::join();
+        text_embedding::load(how)
     }
 }

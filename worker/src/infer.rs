@@ -8,10 +8,9 @@ use base64::engine::general_purpose::STANDARD;
 use millrace_api::Task;
 use serde_json::{Map, Value};
 
-use crate::engines::{Loading, Served, Use, dispatch};
+use crate::engines::{Served, Use, dispatch};
 use crate::job::seed_of;
-use crate::model::{Input, Item, Product, Request};
-use millrace_nn::cores;
+use crate::model::{Input, Item, Loading, Product, Request};
 
 /// One job by hand.
 #[derive(Debug)]
@@ -45,7 +44,6 @@ impl Use for ByHand {
         };
         E::check_defaults(&self.how.parameters).context("--parameters")?;
         let request = E::Request::decode(&input, &self.how.parameters, seed_of(&self.input)).context("--input")?;
-        cores::join();
         let mut engine = E::load(&self.how)?;
         let mut results = engine.run(&[Item::new(request)]);
         let product = results.pop().context("the model gave no result")??;

@@ -19,7 +19,7 @@ use crate::batch::{Batcher, Limits};
 use crate::config::Config;
 use crate::deliver::Store;
 use crate::drain::{Drains, resume_when_lapsed};
-use crate::engines::{Loading, Served, Use, dispatch};
+use crate::engines::{Served, Use, dispatch};
 use crate::http::{self, Faces};
 use crate::inputs::Inputs;
 use crate::lanes::Lanes;
@@ -28,7 +28,7 @@ use crate::message::Message;
 use crate::metrics::{Metrics, Startup};
 use crate::model::source::{Progress, fetch};
 use crate::model::thread::EngineThread;
-use crate::model::{LoadError, Request};
+use crate::model::{LoadError, Loading, Request};
 use crate::pipeline::Pipeline;
 use crate::queue::Queue;
 use crate::receive::{Pulse, Receiver};
@@ -37,7 +37,6 @@ use crate::slots::{Outlook, Slots};
 use crate::state::{Part, State};
 use crate::stop::Stop;
 use crate::suspect::Notes;
-use millrace_nn::cores;
 
 /// Where models are kept when the config is not told otherwise by `MILLRACE_CACHE_DIR`; the operator mounts it.
 const CACHE: &str = "/var/cache/millrace";
@@ -260,8 +259,7 @@ pub async fn load_once<E: Served>(
     metrics: &Arc<Metrics>,
 ) -> Result<EngineThread<E::Request>, LoadError> {
     let spec = &config.worker.model;
-    E::check_defaults(&spec.parameters)
-        .map_err(|e| LoadError { reason: "InvalidParameters", message: e.to_string() })?;
+    E::check_defaults(&spec.parameters).map_err(|error| LoadError::parameters(&error))?;
     let Some(source) = &spec.source else { return start::<E>(config, metrics, &PathBuf::new()).await };
     let cache = std::env::var_os("MILLRACE_CACHE_DIR").map_or_else(|| PathBuf::from(CACHE), PathBuf::from);
     let began = Instant::now();
@@ -281,11 +279,7 @@ async fn start<E: Served>(
     dir: &Path,
 ) -> Result<EngineThread<E::Request>, LoadError> {
     let how = Loading::new(&config.worker.model, dir);
-    let load = move || {
-        cores::join();
-        E::load(&how)
-    };
-    EngineThread::start(load, Arc::clone(metrics)).await
+    EngineThread::start(move || E::load(&how), Arc::clone(metrics)).await
 }
 
 /// The pod's name, else the host's.

@@ -3,12 +3,15 @@
 //! A request is decoded and checked on the async side (`Request::decode`), waits in a batch with others of the same
 //! `batch_key`, and runs on the one OS thread that owns the engine (`Engine::run`).
 
+#[cfg(test)]
+mod damaged;
 mod device;
 pub mod echo;
 pub mod fields;
 mod folder;
 #[cfg(test)]
 mod golden;
+mod loading;
 pub mod made;
 mod session;
 pub mod source;
@@ -18,6 +21,7 @@ pub(crate) mod testing;
 pub mod text_embedding;
 pub mod text_to_image;
 pub mod thread;
+mod tokenizing;
 mod weights;
 
 use std::fmt::Debug;
@@ -27,6 +31,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
+pub use self::loading::{Loading, gpus_given};
 use self::stepwise::Stepwise;
 
 /// One input of a job, before its task has looked at it.
@@ -75,6 +80,12 @@ impl InvalidInput {
     /// An error of the body as a whole.
     pub fn body(message: impl Into<String>) -> Self {
         Self { field: None, message: message.into() }
+    }
+
+    /// The same of a consumer's defaults.
+    #[must_use]
+    pub(crate) fn of_defaults(self) -> Self {
+        Self { field: self.field.map(|field| format!("{}.{field}", fields::DEFAULTS)), ..self }
     }
 }
 
@@ -230,4 +241,11 @@ pub struct LoadError {
     pub reason: &'static str,
     /// Which file, tensor or device, and what would be right.
     pub message: String,
+}
+
+impl LoadError {
+    /// The consumer's `model.parameters` are not right.
+    pub fn parameters(error: &InvalidInput) -> Self {
+        Self { reason: "InvalidParameters", message: error.to_string() }
+    }
 }
