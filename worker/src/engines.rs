@@ -30,10 +30,10 @@ pub fn dispatch<U: Use>(task: Task, what: U) -> Option<U::Output> {
 
 fn text_to_image(how: &Loading) -> Result<TextToImage, LoadError> {
     cores::join();
-    text_to_image::load(&how.dir, how.device, how.precision, how.variant.as_deref(), how.gpus, &how.parameters)
+    text_to_image::load(how)
 }
 
 fn text_embedding(how: &Loading) -> Result<TextEmbedding, LoadError> {
     cores::join();
-    text_embedding::load(&how.dir, how.device, how.precision, how.variant.as_deref(), how.gpus, &how.parameters)
+    text_embedding::load(how)
 }

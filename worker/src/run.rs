@@ -246,9 +246,7 @@ pub async fn load_once<H: Handler>(
     metrics: &Arc<Metrics>,
 ) -> Result<EngineThread<RequestOf<H>>, LoadError> {
     let spec = &config.worker.model;
-    handler
-        .check_defaults(&spec.parameters)
-        .map_err(|e| LoadError { reason: "InvalidParameters", message: e.to_string() })?;
+    handler.check_defaults(&spec.parameters).map_err(|error| LoadError::parameters(&error))?;
     let Some(source) = &spec.source else { return start(handler, config, metrics, &PathBuf::new()).await };
     let cache = std::env::var_os("MILLRACE_CACHE_DIR").map_or_else(|| PathBuf::from(CACHE), PathBuf::from);
     let began = Instant::now();

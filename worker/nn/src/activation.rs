@@ -50,16 +50,14 @@ pub fn geglu(wide: &Tensor) -> Result<Tensor> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::{apart, double, wave};
 
     /// What `of` makes of (3, 300, 14) numbers is what it makes of them in other numbers, which candle computes.
     fn is_candles(of: impl Fn(&Tensor) -> Result<Tensor>, width: usize) {
-        let double = |x: &Tensor| x.to_dtype(candle_core::DType::F64).unwrap();
-        let x: Vec<f32> = (0..3 * 300 * 14).map(|i| (i as f32 * 0.37).sin() * 4.0).collect();
-        let x = Tensor::from_vec(x, (3, 300, 14), &Device::Cpu).unwrap();
+        let x = (wave(&[3, 300, 14], 0.0) * 4.0).unwrap();
         let found = of(&x).unwrap();
         assert_eq!(found.dims(), [3, 300, width]);
-        let apart = (double(&found) - of(&double(&x)).unwrap()).unwrap().abs().unwrap();
-        assert!(apart.flatten_all().unwrap().max(0).unwrap().to_scalar::<f64>().unwrap() < 4e-6);
+        assert!(apart(&found, &of(&double(&x)).unwrap()) < 4e-6);
     }
 
     #[test]

@@ -111,7 +111,13 @@ fn own(query: &Tensor, key: &Tensor, value: &Tensor, heads: usize, scores: Score
 /// The softmax of each row of `scale` · `scores` + `mask`, in their place.
 fn softmax(scores: &Tensor, scale: f32, mask: Option<&Tensor>) -> Result<()> {
     let keys = scores.dim(1)?.max(1);
-    let one = |row: &mut [f32]| {
+    let one = |row: &mut [f32], mask: Option<&[f32]>| {
+        for score in &mut *row {
+            *score *= scale;
+        }
+        for (score, mask) in row.iter_mut().zip(mask.unwrap_or_default()) {
+            *score += mask;
+        }
         let most = most(row);
         for score in &mut *row {
             *score = exp(*score - most);
@@ -121,26 +127,14 @@ fn softmax(scores: &Tensor, scale: f32, mask: Option<&Tensor>) -> Result<()> {
             *score *= share;
         }
     };
-    match mask {
-        None => change(scores, |scores| {
-            scores.par_chunks_mut(keys).for_each(|row| {
-                for score in &mut *row {
-                    *score *= scale;
-                }
-                one(row);
-            });
+    let all = |mask: &[f32]| {
+        change(scores, |scores| {
+            let rows = scores.par_chunks_mut(keys).enumerate();
+            rows.for_each(|(index, row)| one(row, mask.get(index * keys..(index + 1) * keys)));
             Ok(())
-        }),
-        Some(mask) => read(mask, |mask| {
-            change(scores, |scores| {
-                scores.par_chunks_mut(keys).zip(mask.par_chunks(keys)).for_each(|(row, mask)| {
-                    row.iter_mut().zip(mask).for_each(|(score, mask)| *score = *score * scale + mask);
-                    one(row);
-                });
-                Ok(())
-            })
-        }),
-    }
+        })
+    };
+    mask.map_or_else(|| all(&[]), |mask| read(mask, all))
 }
 
 #[cfg(test)]
@@ -148,12 +142,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    fn wave(shape: &[usize], seed: f32) -> Tensor {
-        let count: usize = shape.iter().product();
-        let values: Vec<f32> = (0..count).map(|i| (seed + i as f32 * 0.7).sin() * 2.0).collect();
-        Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
-    }
+    use crate::testing::{apart, double, wave};
 
     proptest! {
         #[test]
@@ -165,18 +154,16 @@ mod tests {
             let keys = if masked { tokens } else { keys };
             let channels = heads * head;
             let [query, key, value] =
-                [(tokens, 1.0), (keys, 2.0), (keys, 3.0)].map(|(count, seed)| wave(&[rows, count, channels], seed));
+                [(tokens, 1.0), (keys, 2.0), (keys, 3.0)].map(|(count, seed)| (wave(&[rows, count, channels], seed) * 2.0).unwrap());
             let causal: Vec<f32> = (0..tokens * tokens)
                 .map(|at| if at % tokens > at / tokens { f32::NEG_INFINITY } else { 0.0 })
                 .collect();
             let mask = Tensor::from_vec(causal, (1, 1, tokens, tokens), &Device::Cpu).unwrap();
-            let double = |x: &Tensor| x.to_dtype(DType::F64).unwrap();
             let scores = if masked { Scores::Masked(&mask) } else { Scores::Plain };
             let found = attention(&query, &key, &value, heads, scores).unwrap();
             // in other numbers it is candle that computes
             let known = attention(&double(&query), &double(&key), &double(&value), heads, scores).unwrap();
-            let apart = (double(&found) - known).unwrap().abs().unwrap().flatten_all().unwrap().max(0).unwrap();
-            let apart = apart.to_scalar::<f64>().unwrap();
+            let apart = apart(&found, &known);
             prop_assert!(apart < 1e-5, "{} apart", apart);
         }
     }

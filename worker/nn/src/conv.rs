@@ -56,9 +56,7 @@ impl Conv {
         let Kernel { stride, padding, .. } = kernel;
         Ok(Self::Candle(Conv2d::new(weight, Some(bias), Conv2dConfig { stride, padding, ..Conv2dConfig::default() })))
     }
-}
 
-impl Conv {
     /// The convolution of `x`, added to `to` (rows, output channels, height, width).
     pub fn forward_add(&self, x: &Tensor, to: &Tensor) -> Result<Tensor> {
         match self {
@@ -185,12 +183,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    fn wave(shape: &[usize], seed: f32) -> Tensor {
-        let count: usize = shape.iter().product();
-        let values: Vec<f32> = (0..count).map(|i| (seed + i as f32 * 0.7).sin()).collect();
-        Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
-    }
+    use crate::testing::{apart, wave};
 
     proptest! {
         #[test]
@@ -209,8 +202,9 @@ mod tests {
             let known = Conv2d::new(weight, Some(bias), config).forward(&x).unwrap();
             let found = conv.forward(&x).unwrap();
             prop_assert_eq!(found.dims(), known.dims());
-            let apart = (found - known).unwrap().abs().unwrap().flatten_all().unwrap().max(0).unwrap();
-            prop_assert!(apart.to_scalar::<f32>().unwrap() < 1e-5);
+            prop_assert!(apart(&found, &known) < 1e-5);
+            let to = wave(found.dims(), 4.0);
+            prop_assert!(apart(&conv.forward_add(&x, &to).unwrap(), &(known + to).unwrap()) < 1e-5);
         }
     }
 
@@ -223,9 +217,8 @@ mod tests {
         let x = wave(&[1, 80, 70, 70], 3.0);
         let config = Conv2dConfig { padding: 1, ..Conv2dConfig::default() };
         let known = Conv2d::new(weight, Some(bias), config).forward(&x).unwrap();
-        let apart = (conv.forward(&x).unwrap() - known).unwrap().abs().unwrap().flatten_all().unwrap().max(0).unwrap();
         const { assert!(TILE / (721 * 70) < 70, "one tile is all of it") };
-        assert!(apart.to_scalar::<f32>().unwrap() < 1e-4);
+        assert!(apart(&conv.forward(&x).unwrap(), &known) < 1e-4);
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! All cores for one model.
 
-use std::thread::available_parallelism;
-
+use candle_core::utils::get_num_threads;
 use rayon::ThreadPoolBuilder;
 
 /// Makes the calling thread one of those that rayon works on, so that a matrix product that it begins is begun at once:
@@ -10,8 +9,7 @@ use rayon::ThreadPoolBuilder;
 /// rayon was used before.
 pub fn join() {
     // one more than this thread at least: what others ask for must be done while this one waits for work
-    let threads = std::env::var("RAYON_NUM_THREADS").ok().and_then(|count| count.parse().ok());
-    let threads = threads.unwrap_or_else(|| available_parallelism().map_or(1, usize::from)).max(2);
+    let threads = get_num_threads().max(2);
     if let Err(error) = ThreadPoolBuilder::new().num_threads(threads).use_current_thread().build_global() {
         tracing::debug!(%error, "the model's thread is not one of rayon's");
     }

@@ -14,3 +14,5 @@ pub mod linear;
 mod math;
 pub mod norm;
 mod plain;
+#[cfg(test)]
+mod testing;

@@ -109,16 +109,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    fn wave(shape: &[usize], seed: f32) -> Tensor {
-        let count: usize = shape.iter().product();
-        let values: Vec<f32> = (0..count).map(|i| (seed + i as f32 * 0.7).sin()).collect();
-        Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
-    }
-
-    fn apart(a: &Tensor, b: &Tensor) -> f32 {
-        (a - b).unwrap().abs().unwrap().flatten_all().unwrap().max(0).unwrap().to_scalar().unwrap()
-    }
+    use crate::testing::{apart, wave};
 
     proptest! {
         #[test]

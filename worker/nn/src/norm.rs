@@ -113,22 +113,20 @@ mod tests {
     use candle_core::DType;
 
     use super::*;
+    use crate::testing::{apart, wave};
 
     #[test]
     fn it_is_candles_own() {
         for (rows, groups, channels, height, width) in [(1, 1, 1, 1, 2), (2, 4, 8, 5, 7), (3, 2, 6, 33, 31)] {
-            let wave = |count: usize, seed: f32| -> Vec<f32> {
-                (0..count).map(|i| (seed + i as f32 * 0.7).sin() + 0.3).collect()
-            };
-            let tensor = |values: Vec<f32>, shape: &[usize]| Tensor::from_vec(values, shape, &Device::Cpu).unwrap();
-            let (scale, shift) = (tensor(wave(channels, 1.0), &[channels]), tensor(wave(channels, 2.0), &[channels]));
+            let wave = |shape: &[usize], seed| (wave(shape, seed) + 0.3).unwrap();
+            let (scale, shift) = (wave(&[channels], 1.0), wave(&[channels], 2.0));
             let candles = GroupNorm::new(scale.clone(), shift.clone(), channels, groups, 1e-5).unwrap();
             let weights = HashMap::from([("weight".to_owned(), scale), ("bias".to_owned(), shift)]);
             let vb = VarBuilder::from_tensors(weights, DType::F32, &Device::Cpu);
             let norm = Norm::new(&vb, groups, channels, 1e-5).unwrap();
-            let x = tensor(wave(rows * channels * height * width, 3.0), &[rows, channels, height, width]);
+            let x = wave(&[rows, channels, height, width], 3.0);
             let known = candles.forward(&x).unwrap();
-            let shift = tensor(wave(rows * channels, 4.0), &[rows, channels]);
+            let shift = wave(&[rows, channels], 4.0);
             let shifted = x.broadcast_add(&shift.reshape((rows, channels, 1, 1)).unwrap()).unwrap();
             let shifted = silu(&candles.forward(&shifted).unwrap()).unwrap();
             for (found, known) in [
@@ -136,8 +134,7 @@ mod tests {
                 (norm.forward_silu(&x), silu(&known).unwrap()),
                 (norm.shift_forward_silu(&x, &shift), shifted),
             ] {
-                let apart = (found.unwrap() - known).unwrap().abs().unwrap().flatten_all().unwrap().max(0).unwrap();
-                assert!(apart.to_scalar::<f32>().unwrap() < 1e-5, "{channels} channels in {groups} groups");
+                assert!(apart(&found.unwrap(), &known) < 1e-5, "{channels} channels in {groups} groups");
             }
         }
     }

@@ -4,7 +4,7 @@ use candle_core::{CpuStorage, D, DType, Device, Error, InplaceOp1, Layout, Resul
 use rayon::prelude::*;
 
 /// Whether a tensor is one of these.
-pub fn is_plain(x: &Tensor) -> bool {
+pub(super) fn is_plain(x: &Tensor) -> bool {
     matches!((x.device(), x.dtype()), (Device::Cpu, DType::F32))
 }
 
@@ -24,26 +24,22 @@ pub(super) fn change(x: &Tensor, with: impl Fn(&mut [f32]) -> Result<()>) -> Res
 
 /// Adds to each row of `x` (…, channels) what `bias` has for its channels, and all of `to`.
 pub(super) fn add(x: &Tensor, bias: Option<&[f32]>, to: Option<&Tensor>) -> Result<()> {
-    let width = x.dim(D::Minus1)?.max(1);
-    let with_bias = |row: &mut [f32]| row.iter_mut().zip(bias.unwrap_or_default()).for_each(|(x, bias)| *x += bias);
-    let Some(to) = to else {
-        return change(x, |x| {
-            x.par_chunks_mut(width).for_each(with_bias);
-            Ok(())
-        });
-    };
-    read(to, |to| {
+    let (width, count) = (x.dim(D::Minus1)?.max(1), x.elem_count());
+    let all = |to: &[f32]| {
         change(x, |x| {
-            if x.len() != to.len() {
-                return Err(Error::Msg(format!("{} numbers are to be added to {}", x.len(), to.len())));
-            }
-            x.par_chunks_mut(width).zip(to.par_chunks(width)).for_each(|(row, to)| {
+            x.par_chunks_mut(width).enumerate().for_each(|(index, row)| {
+                let to = to.get(index * width..(index + 1) * width).unwrap_or_default();
                 row.iter_mut().zip(to).for_each(|(x, to)| *x += to);
-                with_bias(row);
+                row.iter_mut().zip(bias.unwrap_or_default()).for_each(|(x, bias)| *x += bias);
             });
             Ok(())
         })
-    })
+    };
+    match to {
+        None => all(&[]),
+        Some(to) if to.elem_count() == count => read(to, all),
+        Some(to) => Err(Error::Msg(format!("{} numbers are to be added to {count}", to.elem_count()))),
+    }
 }
 
 struct Change<F>(F);

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use super::{Input, InvalidInput};
 
 /// Where a consumer's defaults stand in its spec; the prefix of their names in errors.
-const DEFAULTS: &str = "model.parameters";
+pub(super) const DEFAULTS: &str = "model.parameters";
 
 /// Above this, a JSON number written as a float no longer names one integer.
 const LARGEST_EXACT_FLOAT: f64 = 9_007_199_254_740_992.0;

@@ -3,6 +3,8 @@
 //! A request is decoded and checked on the async side (`Request::decode`), waits in a batch with others of the same
 //! `batch_key`, and runs on the one OS thread that owns the engine (`Engine::run`).
 
+#[cfg(all(test, feature = "models"))]
+mod damaged;
 #[cfg(feature = "models")]
 mod device;
 pub mod echo;
@@ -24,6 +26,8 @@ pub mod text_embedding;
 #[cfg(feature = "models")]
 pub mod text_to_image;
 pub mod thread;
+#[cfg(feature = "models")]
+mod tokenizing;
 #[cfg(feature = "models")]
 mod weights;
 
@@ -83,6 +87,12 @@ impl InvalidInput {
     /// An error of the body as a whole.
     pub fn body(message: impl Into<String>) -> Self {
         Self { field: None, message: message.into() }
+    }
+
+    /// The same of a consumer's defaults.
+    #[must_use]
+    pub(crate) fn of_defaults(self) -> Self {
+        Self { field: self.field.map(|field| format!("{}.{field}", fields::DEFAULTS)), ..self }
     }
 }
 
@@ -274,4 +284,11 @@ pub struct LoadError {
     pub reason: &'static str,
     /// Which file, tensor or device, and what would be right.
     pub message: String,
+}
+
+impl LoadError {
+    /// The consumer's `model.parameters` are not right.
+    pub fn parameters(error: &InvalidInput) -> Self {
+        Self { reason: "InvalidParameters", message: error.to_string() }
+    }
 }

@@ -1,8 +1,11 @@
 //! What tests of engines have in common.
 
+use std::path::Path;
+
+use millrace_api::{Device, Precision};
 use serde_json::{Map, Value};
 
-use super::{About, Input, InvalidInput, Request};
+use super::{About, Input, InvalidInput, Loading, Request};
 use crate::metrics::Metrics;
 
 /// A request that is a number.
@@ -13,6 +16,12 @@ impl Request for Number {
     fn decode(_: &Input, _: &Map<String, Value>, about: &About) -> Result<Self, InvalidInput> {
         Ok(Self(about.seed))
     }
+}
+
+/// How a test loads a model on the CPU, with nothing said about it.
+pub(crate) fn on_cpu(dir: &Path) -> Loading {
+    let (device, precision) = (Device::Cpu, Precision::Auto);
+    Loading { dir: dir.into(), device, precision, variant: None, gpus: 0, parameters: Map::new() }
 }
 
 /// Metrics of a worker that never runs.

@@ -1,10 +1,6 @@
 //! Loads a model folder: in the layout of sentence-transformers, or a transformer alone.
 
-use std::path::Path;
-
 use candle_core::Device;
-use millrace_api::{Device as DeviceChoice, Precision};
-use serde_json::{Map, Value};
 
 use super::TextEmbedding;
 use super::config::Config;
@@ -14,7 +10,7 @@ use super::model::Model;
 use super::request::Settings;
 use super::tokenizer::{Tokenizer, Wanted};
 use crate::model::folder::Folder;
-use crate::model::{InvalidInput, LoadError, device};
+use crate::model::{LoadError, Loading, device};
 
 /// The stem of a transformer's weights.
 pub(super) const STEM: &str = "model";
@@ -24,22 +20,12 @@ pub(super) const STEM: &str = "model";
 const BUDGET: usize = 1 << 11;
 const BUDGET_OF_A_GPU: usize = 1 << 14;
 
-/// Loads the model in `dir`. `variant` names the weight files to prefer (`fp16`); `gpus` is how many GPUs the worker was
-/// given, which makes [`DeviceChoice::Auto`] insist on one; `parameters` are the consumer's defaults, checked against the
-/// model.
-pub fn load(
-    dir: &Path,
-    device: DeviceChoice,
-    precision: Precision,
-    variant: Option<&str>,
-    gpus: u32,
-    parameters: &Map<String, Value>,
-) -> Result<TextEmbedding, LoadError> {
-    let invalid = |error: InvalidInput| LoadError { reason: "InvalidParameters", message: error.to_string() };
-    let settings = Settings::of_defaults(parameters).map_err(invalid)?;
-    let device = device::open(device, gpus)?;
-    let dtype = device::dtype(precision, &device);
-    let folder = Folder::open(dir, variant)?;
+/// Loads the model, and checks the consumer's parameters against it.
+pub fn load(how: &Loading) -> Result<TextEmbedding, LoadError> {
+    let settings = Settings::of_defaults(&how.parameters).map_err(|error| LoadError::parameters(&error))?;
+    let device = device::open(how.device, how.gpus)?;
+    let dtype = device::dtype(how.precision, &device);
+    let folder = Folder::open(&how.dir, how.variant.as_deref())?;
 
     // What is small comes first, so that a folder that cannot work fails before gigabytes are read.
     let modules = Modules::read(&folder)?;
@@ -67,9 +53,7 @@ pub fn load(
     let encoder = weights.build(dtype, &device, |vb| Encoder::new(&vb, family, &config, longest))?;
     let model = Model { tokenizer, encoder, head, prompts, width: config.hidden_size, outputs };
     // found now, rather than by every job
-    model.check(&settings).map_err(|error| {
-        invalid(InvalidInput { field: error.field.map(|field| format!("model.parameters.{field}")), ..error })
-    })?;
+    model.check(&settings).map_err(|error| LoadError::parameters(&error.of_defaults()))?;
     let budget = if matches!(device, Device::Cpu) { BUDGET } else { BUDGET_OF_A_GPU };
     Ok(TextEmbedding { model, budget })
 }

@@ -7,7 +7,7 @@ use super::encoder::Encoder;
 use super::layout::{Head, Prompts};
 use super::pack::Pack;
 use super::request::{Prompt, Settings, TextEmbeddingRequest, Truncate};
-use super::tokenizer::{Limit, TokenizeError, Tokenizer};
+use super::tokenizer::{Limit, Tokenizer};
 use crate::model::weights::{is_out_of_memory, run_error};
 use crate::model::{InvalidInput, RunError};
 
@@ -99,7 +99,7 @@ impl Model {
         } else {
             self.tokenizer.words(&format!("{}{text}", before.prompt))
         };
-        let words = words.map_err(|error: TokenizeError| error.to_string())?;
+        let words = words.map_err(|error| error.to_string())?;
         let room = self.tokenizer.room();
         if truncate == Truncate::Error && words.len() > room {
             let Limit { tokens, setting, file } = self.tokenizer.limit();

@@ -11,7 +11,9 @@ use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
 use super::*;
-use crate::model::{About, Hook, Input, LoadError, Output, Request};
+use crate::model::fields::object;
+use crate::model::testing::on_cpu;
+use crate::model::{About, Hook, Input, LoadError, Loading, Output, Request};
 
 /// A made model to do anything with.
 fn made() -> (TempDir, PathBuf) {
@@ -21,13 +23,12 @@ fn made() -> (TempDir, PathBuf) {
     (dir, model)
 }
 
-fn load_with(model: &Path, parameters: &Value) -> Result<TextEmbedding, LoadError> {
-    let Value::Object(parameters) = parameters else { panic!("an object, please") };
-    load(model, millrace_api::Device::Cpu, millrace_api::Precision::Auto, None, 0, parameters)
+fn load_with(model: &Path, parameters: Value) -> Result<TextEmbedding, LoadError> {
+    load(&Loading { parameters: object(parameters), ..on_cpu(model) })
 }
 
 fn load_cpu(model: &Path) -> Result<TextEmbedding, LoadError> {
-    load_with(model, &json!({}))
+    load(&on_cpu(model))
 }
 
 fn item(input: Value) -> Item<TextEmbeddingRequest> {

@@ -7,15 +7,11 @@ use tokenizers::{NormalizerWrapper, Tokenizer as Inner};
 use super::layout::SENTENCE_CONFIG;
 use crate::model::LoadError;
 use crate::model::folder::{Folder, corrupt, within};
+use crate::model::tokenizing::{self, TokenizeError};
 
 const SETTINGS: &str = "tokenizer_config.json";
 /// Any text that has tokens, to see what is put around them.
 const SAMPLE: &str = "a";
-
-/// Why a text has no tokens.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("cannot be tokenized: {0}")]
-pub(super) struct TokenizeError(String);
 
 #[derive(Debug)]
 pub(super) struct Tokenizer {
@@ -68,9 +64,7 @@ impl Tokenizer {
         }
         let file = within(component, "tokenizer.json");
         let wrong = |error: tokenizers::Error| corrupt(&file, &error.to_string());
-        let mut inner = Inner::from_file(folder.small(&file)?).map_err(wrong)?;
-        // as they were when somebody saved it after use: texts are cut here, and never filled up
-        inner.with_truncation(None).map_err(wrong)?.with_padding(None);
+        let mut inner = tokenizing::open(folder, &file)?;
         if wanted.lower_case {
             lower(&mut inner).map_err(wrong)?;
         }
@@ -95,8 +89,7 @@ impl Tokenizer {
 
     /// The tokens of a text alone.
     pub(super) fn words(&self, text: &str) -> Result<Vec<u32>, TokenizeError> {
-        let encoding = self.inner.encode_fast(text, false).map_err(|error| TokenizeError(error.to_string()))?;
-        Ok(encoding.get_ids().to_vec())
+        tokenizing::words(&self.inner, text)
     }
 
     /// What the encoder reads of a text's tokens: as many as there is room for, framed.

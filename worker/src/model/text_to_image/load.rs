@@ -1,11 +1,8 @@
 //! Loads a model folder: reads every component's own config, so one code serves all sizes of all families.
 
-use std::path::Path;
-
 use candle_core::{DType, Device};
-use millrace_api::{Device as DeviceChoice, Precision};
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::job::check_defaults;
 use super::pipeline::{Family, Pipeline, Sdxl};
@@ -18,7 +15,7 @@ use super::unet::UNet;
 use super::vae::Vae;
 use super::{TextToImage, lora, unet_config, vae};
 use crate::model::folder::{Folder, corrupt, unsupported};
-use crate::model::{LoadError, device};
+use crate::model::{LoadError, Loading, device};
 
 const INDEX: &str = "model_index.json";
 
@@ -80,22 +77,12 @@ fn yes() -> bool {
     true
 }
 
-/// Loads the model in `dir`. `variant` names the weight files to prefer (`fp16`); `gpus` is how many GPUs the worker
-/// was given, which makes [`DeviceChoice::Auto`] insist on one; `parameters` are the consumer's, of which `lora` is for the
-/// loader.
-pub fn load(
-    dir: &Path,
-    device: DeviceChoice,
-    precision: Precision,
-    variant: Option<&str>,
-    gpus: u32,
-    parameters: &Map<String, Value>,
-) -> Result<TextToImage, LoadError> {
-    let chosen = lora::Choice::read(parameters)
-        .map_err(|error| LoadError { reason: "InvalidParameters", message: error.to_string() })?;
-    let device = device::open(device, gpus)?;
-    let dtype = device::dtype(precision, &device);
-    let folder = Folder::open(dir, variant)?;
+/// Loads the model; of the consumer's parameters `lora` is for the loader.
+pub fn load(how: &Loading) -> Result<TextToImage, LoadError> {
+    let chosen = lora::Choice::read(&how.parameters).map_err(|error| LoadError::parameters(&error))?;
+    let device = device::open(how.device, how.gpus)?;
+    let dtype = device::dtype(how.precision, &device);
+    let folder = Folder::open(&how.dir, how.variant.as_deref())?;
     let index: Index = folder.json(INDEX)?;
     let family = index.family()?;
 
@@ -154,8 +141,7 @@ pub fn load(
         dtype,
     };
     // found now, rather than by every job
-    check_defaults(&pipeline, parameters)
-        .map_err(|error| LoadError { reason: "InvalidParameters", message: format!("model.parameters.{error}") })?;
+    check_defaults(&pipeline, &how.parameters).map_err(|error| LoadError::parameters(&error.of_defaults()))?;
     Ok(TextToImage::new(pipeline))
 }
 

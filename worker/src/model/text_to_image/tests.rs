@@ -16,7 +16,8 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::model::made::MakeModelError;
-use crate::model::{About, Hook, Input, InvalidInput, LoadError, Output, Progress, Request};
+use crate::model::testing::on_cpu;
+use crate::model::{About, Hook, Input, InvalidInput, LoadError, Loading, Output, Progress, Request};
 
 /// A made model to do anything with: a copy of one that all tests share, because making it takes a second.
 pub(super) fn made() -> (TempDir, PathBuf) {
@@ -42,7 +43,7 @@ pub(super) fn made() -> (TempDir, PathBuf) {
 }
 
 pub(super) fn load_cpu(model: &Path) -> Result<TextToImage, LoadError> {
-    load(model, millrace_api::Device::Cpu, millrace_api::Precision::Auto, None, 0, &serde_json::Map::new())
+    load(&on_cpu(model))
 }
 
 pub(super) fn item(input: Value) -> Item<TextToImageRequest> {
@@ -272,7 +273,7 @@ fn a_hook_is_told_of_every_step_and_shown_what_was_asked_for() {
 fn other_number_formats_make_much_the_same_picture() {
     let (_dir, model) = made();
     let run = |precision| {
-        let mut engine = load(&model, millrace_api::Device::Cpu, precision, None, 0, &serde_json::Map::new()).unwrap();
+        let mut engine = load(&Loading { precision, ..on_cpu(&model) }).unwrap();
         engine.run(&[item(json!({"prompt": "a cat"}))]).remove(0).unwrap().outputs.remove(0)
     };
     let exact = run(millrace_api::Precision::F32);

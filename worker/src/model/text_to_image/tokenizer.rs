@@ -11,14 +11,10 @@ use tokenizers::{AddedToken, SplitDelimiterBehavior, Tokenizer as Inner};
 
 use crate::model::LoadError;
 use crate::model::folder::{Folder, corrupt};
+use crate::model::tokenizing::{self, TokenizeError};
 
 /// How CLIP cuts a text into words before it looks for byte pairs.
 const WORDS: &str = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
-
-/// Why a text has no tokens.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("cannot be tokenized: {0}")]
-pub(super) struct TokenizeError(String);
 
 #[derive(Debug)]
 pub(super) struct Tokenizer {
@@ -64,13 +60,11 @@ impl Tokenizer {
     ) -> Result<Self, LoadError> {
         let file = format!("{component}/tokenizer.json");
         let (file, mut inner) = if folder.has(&file) {
-            let inner = Inner::from_file(folder.small(&file)?).map_err(|error| corrupt(&file, &error.to_string()))?;
+            let inner = tokenizing::open(folder, &file)?;
             (file, inner)
         } else {
             (format!("{component}/vocab.json"), from_vocabulary(folder, component)?)
         };
-        // As they were when somebody saved it after use: prompts are cut and filled up here.
-        inner.with_truncation(None).map_err(|error| corrupt(&file, &error.to_string()))?.with_padding(None);
         let settings: Settings = folder.json(&format!("{component}/tokenizer_config.json"))?;
         let map = format!("{component}/special_tokens_map.json");
         let more: Settings = if folder.has(&map) { folder.json(&map)? } else { Settings::default() };
@@ -111,8 +105,7 @@ impl Tokenizer {
 
     /// The tokens of a text alone.
     pub(super) fn words(&self, text: &str) -> Result<Vec<u32>, TokenizeError> {
-        let encoding = self.inner.encode_fast(text, false).map_err(|error| TokenizeError(error.to_string()))?;
-        Ok(encoding.get_ids().to_vec())
+        tokenizing::words(&self.inner, text)
     }
 
     /// A chunk of at most [`Self::room`] tokens as the encoder reads it: between begin and end, filled up to the full

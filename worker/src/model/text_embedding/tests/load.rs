@@ -7,8 +7,9 @@ use candle_core::{DType, Device, Tensor};
 use serde_json::{Value, json};
 
 use super::{apart, item, load_cpu, load_with, made, vector};
-use crate::model::Engine;
+use crate::model::testing::on_cpu;
 use crate::model::text_embedding::{load, make_model};
+use crate::model::{Engine, Loading};
 
 const WEIGHTS: &str = "model.safetensors";
 
@@ -85,8 +86,8 @@ fn shards_and_half_precision_load() {
     std::fs::write(model.join("model.safetensors.index.json"), index).unwrap();
     assert!(apart(&cat(&model), &known) < 2e-3);
 
-    let (device, precision) = (millrace_api::Device::Cpu, millrace_api::Precision::BF16);
-    let mut rough = load(&model, device, precision, None, 0, &serde_json::Map::new()).unwrap();
+    let precision = millrace_api::Precision::BF16;
+    let mut rough = load(&Loading { precision, ..on_cpu(&model) }).unwrap();
     let found = vector(&rough.run(&[item(json!("a cat"))]).remove(0).unwrap());
     assert!(apart(&found, &known) < 2e-2);
 }
@@ -105,13 +106,13 @@ fn a_transformer_alone_is_read_by_the_mean() {
 #[test]
 fn defaults_are_held_against_the_model() {
     let (_dir, model) = made();
-    assert!(load_with(&model, &json!({"prompt_name": "query", "dimensions": 32})).is_ok());
+    assert!(load_with(&model, json!({"prompt_name": "query", "dimensions": 32})).is_ok());
     for (parameters, field) in [
         (json!({"prompt_name": "passage"}), "model.parameters.prompt_name"),
         (json!({"dimensions": 33}), "model.parameters.dimensions"),
         (json!({"dimension": 3}), "model.parameters.dimension"),
     ] {
-        let error = load_with(&model, &parameters).unwrap_err();
+        let error = load_with(&model, parameters).unwrap_err();
         assert!(error.reason == "InvalidParameters" && error.message.starts_with(field), "{error}");
     }
 }

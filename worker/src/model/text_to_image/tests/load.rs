@@ -5,8 +5,9 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::{edit, item, load_cpu, made};
-use crate::model::Engine;
+use crate::model::testing::on_cpu;
 use crate::model::text_to_image::load;
+use crate::model::{Engine, Loading};
 
 /// Names and shapes as diffusers publishes them, spelled out here because the made model takes them from the loader.
 #[test]
@@ -177,10 +178,9 @@ fn variants_and_shards_are_found() {
     let file = unet.join("diffusion_pytorch_model.safetensors");
     std::fs::rename(&file, unet.join("diffusion_pytorch_model.fp16.safetensors")).unwrap();
     shard(&model.join("vae"), "diffusion_pytorch_model", "safetensors.index.json");
-    let same = |variant| {
-        let precision = millrace_api::Precision::Auto;
-        let none = serde_json::Map::new();
-        let mut engine = load(&model, millrace_api::Device::Cpu, precision, variant, 0, &none).unwrap();
+    let same = |variant: Option<&str>| {
+        let variant = variant.map(str::to_owned);
+        let mut engine = load(&Loading { variant, ..on_cpu(&model) }).unwrap();
         assert_eq!(engine.run(&[item(json!({"prompt": "a cat"}))]).remove(0).unwrap(), whole);
     };
     same(None);

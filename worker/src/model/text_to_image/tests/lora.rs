@@ -7,8 +7,9 @@ use candle_core::{Device, Tensor};
 use serde_json::{Map, Value, json};
 
 use super::{decode, item, load_cpu, made};
+use crate::model::testing::on_cpu;
 use crate::model::text_to_image::{TextToImage, TextToImageRequest, load};
-use crate::model::{Engine, LoadError, Request, RunError};
+use crate::model::{Engine, LoadError, Loading, Request, RunError};
 
 const UNET: &str = "unet/diffusion_pytorch_model.safetensors";
 const ENCODER: &str = "text_encoder_2/model.safetensors";
@@ -82,7 +83,7 @@ fn add(model: &Path, factor: f64) {
 
 fn load_with(model: &Path, parameters: Value) -> Result<TextToImage, LoadError> {
     let Value::Object(parameters): Value = parameters else { panic!("an object, please") };
-    load(model, millrace_api::Device::Cpu, millrace_api::Precision::Auto, None, 0, &parameters)
+    load(&Loading { parameters, ..on_cpu(model) })
 }
 
 fn picture(engine: &mut TextToImage) -> Vec<u8> {

@@ -87,7 +87,9 @@ fn a_gpu_makes_nearly_the_same_pictures() {
         return;
     }
     let (device, precision) = (millrace_api::Device::Cuda, millrace_api::Precision::F32);
-    compare(|model| crate::model::text_to_image::load(model, device, precision, None, 1, &Map::new()), LEVELS * 2);
+    let on_gpu =
+        |model: &Path| crate::model::Loading { device, precision, gpus: 1, ..crate::model::testing::on_cpu(model) };
+    compare(|model| crate::model::text_to_image::load(&on_gpu(model)), LEVELS * 2);
 }
 
 #[derive(Debug, Deserialize)]
