@@ -3,18 +3,23 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::ServerSpec;
+
 /// The model that a worker loads and what it does with a job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "kube", derive(kube::KubeSchema))]
-#[cfg_attr(feature = "kube", x_kube(validation = Rule::new("self.task == 'Echo' || has(self.source)").message("model.source is required for this task: set one of huggingFace, s3, persistentVolumeClaim, image")))]
+#[cfg_attr(feature = "kube", x_kube(validation = Rule::new("self.task in ['Echo', 'Http'] || has(self.source)").message("model.source is required for this task: set one of huggingFace, s3, persistentVolumeClaim, image")))]
 #[cfg_attr(feature = "kube", x_kube(validation = Rule::new("self.task != 'Echo' || !has(self.source)").message("model.source must not be set: task Echo loads no model")))]
+#[cfg_attr(feature = "kube", x_kube(validation = Rule::new("self.task != 'Http' || !has(self.source)").message("model.source must not be set: with task Http the server loads its model itself, so name it in model.server.container (args, env, volumes)")))]
+#[cfg_attr(feature = "kube", x_kube(validation = Rule::new("(self.task == 'Http') == has(self.server)").message("model.server must be set exactly where model.task is Http")))]
+#[cfg_attr(feature = "kube", x_kube(validation = Rule::new("self.task != 'Http' || !has(self.batch) || !has(self.batch.maxSize) || self.batch.maxSize == 1").message("model.batch.maxSize must not be set: with task Http the server makes its own batches of up to model.server.concurrency requests")))]
 #[cfg_attr(all(test, feature = "kube"), x_kube(cel))]
 #[serde(rename_all = "camelCase")]
 pub struct ModelSpec {
     /// What the workers compute.
     pub task: Task,
 
-    /// Where the weights come from: exactly one of its fields. Not for Echo.
+    /// Where the weights come from: exactly one of its fields. Not for Echo and Http.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<ModelSource>,
 
@@ -39,6 +44,18 @@ pub struct ModelSpec {
     /// Where downloaded weights are kept.
     #[serde(default)]
     pub cache: CacheSpec,
+
+    /// The model server, for task Http alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<ServerSpec>,
+}
+
+impl ModelSpec {
+    /// How many jobs a worker runs at a time.
+    pub fn slots(&self) -> usize {
+        let slots = self.server.as_ref().map_or(self.batch.max_size, |server| server.concurrency);
+        usize::try_from(slots).unwrap_or(1).max(1)
+    }
 }
 
 /// What a worker computes.
@@ -47,6 +64,8 @@ pub struct ModelSpec {
 pub enum Task {
     /// A prompt gives PNG pictures, by an SDXL-family diffusers pipeline.
     TextToImage,
+    /// Whatever a model server answers that runs beside the worker.
+    Http,
     /// Returns its input after `parameters.milliseconds`: for trying out a queue and for load tests.
     Echo,
 }
@@ -56,7 +75,16 @@ impl Task {
     pub fn name(self) -> &'static str {
         match self {
             Self::TextToImage => "TextToImage",
+            Self::Http => "Http",
             Self::Echo => "Echo",
+        }
+    }
+
+    /// Whether the worker itself loads a model from `model.source`.
+    pub fn loads_model(self) -> bool {
+        match self {
+            Self::TextToImage => true,
+            Self::Http | Self::Echo => false,
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::model::LoadError;
 use crate::queue::Queue;
 use crate::run::load_once;
 use crate::state::State;
+use crate::trouble::Troubles;
 
 /// Checks everything and prints a line for each. True if all is well.
 pub async fn check(config: Config, write: bool) -> bool {
@@ -62,10 +63,15 @@ impl Use for LoadIt {
 
     fn with<E: Served>(self) -> Self::Output {
         Box::pin(async move {
-            let engine = load_once::<E>(&self.config, &self.metrics).await?;
+            let engine = load_once::<E>(&self.config, &self.metrics, &Troubles::default()).await?;
             let task = self.config.worker.model.task.name();
             let revision = engine.revision().map(|r| format!(", revision {r}")).unwrap_or_default();
-            Ok(format!("{task} is loaded and has inferred once{revision}"))
+            let what = if self.config.worker.model.server.is_some() {
+                "has a server that answers its health path"
+            } else {
+                "is loaded and has inferred once"
+            };
+            Ok(format!("{task} {what}{revision}"))
         })
     }
 }

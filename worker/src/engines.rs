@@ -1,16 +1,22 @@
 //! Which engine serves a task, and how each is loaded.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use millrace_api::{Device, ModelSpec, Precision, Task};
+use millrace_api::{Device, ModelSpec, Precision, ServerSpec, Task};
 use serde_json::{Map, Value};
 
 use crate::model::echo::{self, Echo};
+use crate::model::server::Server;
 use crate::model::text_to_image::{self, TextToImage};
 use crate::model::{Engine, InvalidInput, LoadError};
+use crate::trouble::Troubles;
 
 /// An engine that the worker can be asked for by its task.
 pub trait Served: Engine + Sized {
+    /// Longest pause before it is tried again to load one that did not load.
+    const LONGEST_PAUSE: Duration = Duration::from_mins(1);
+
     /// Checks `model.parameters` by the rules of a job's input.
     fn check_defaults(defaults: &Map<String, Value>) -> Result<(), InvalidInput>;
 
@@ -33,6 +39,10 @@ pub struct Loading {
     pub gpus: u32,
     /// The consumer's parameters, of which some are for the loader.
     pub parameters: Map<String, Value>,
+    /// The server beside the worker, where the task has one.
+    pub server: Option<ServerSpec>,
+    /// Where the engine tells what keeps it from working.
+    pub troubles: Troubles,
 }
 
 impl Loading {
@@ -45,6 +55,8 @@ impl Loading {
             variant: spec.source.as_ref().and_then(|s| s.variant()).map(str::to_owned),
             gpus: gpus_given(),
             parameters: spec.parameters.clone(),
+            server: spec.server.clone(),
+            troubles: Troubles::default(),
         }
     }
 }
@@ -67,6 +79,7 @@ pub trait Use {
 pub fn dispatch<U: Use>(task: Task, what: U) -> U::Output {
     match task {
         Task::TextToImage => what.with::<TextToImage>(),
+        Task::Http => what.with::<Server>(),
         Task::Echo => what.with::<Echo>(),
     }
 }
@@ -78,6 +91,20 @@ impl Served for Echo {
 
     fn load(_: &Loading) -> Result<Self, LoadError> {
         Ok(Self)
+    }
+}
+
+impl Served for Server {
+    /// A server is asked whether it is up: that costs nothing.
+    const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+    /// They are the server's, which alone knows them.
+    fn check_defaults(_: &Map<String, Value>) -> Result<(), InvalidInput> {
+        Ok(())
+    }
+
+    fn load(how: &Loading) -> Result<Self, LoadError> {
+        Self::connect(how.server.as_ref(), &how.troubles)
     }
 }
 

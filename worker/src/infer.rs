@@ -25,7 +25,7 @@ pub struct ByHand {
 
 /// Loads the model, runs the job, and writes what comes of it.
 pub fn infer(task: Task, job: ByHand) -> anyhow::Result<()> {
-    if task != Task::Echo && !job.how.dir.is_dir() {
+    if task.loads_model() && !job.how.dir.is_dir() {
         bail!("--model: {} is not a folder", job.how.dir.display());
     }
     dispatch(task, job)

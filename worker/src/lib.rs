@@ -38,4 +38,5 @@ pub mod store;
 pub mod suspect;
 pub mod telemetry;
 pub mod time;
+pub mod trouble;
 pub mod way;

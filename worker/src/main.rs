@@ -12,6 +12,7 @@ use millrace_worker::launch::{self, Wish};
 use millrace_worker::model::text_to_image::make_model;
 use millrace_worker::stop::Stop;
 use millrace_worker::telemetry::{self, LogFormat, Traces};
+use millrace_worker::trouble::Troubles;
 use millrace_worker::{check, config, infer, run};
 
 /// Consumes an SQS queue: receives jobs, infers in batches, puts results into S3, then deletes the messages.
@@ -166,7 +167,16 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         Command::Infer { model, task, input, output, device, variant, parameters } => {
             let parameters = serde_json::from_str(&parameters).context("--parameters: must be a JSON object")?;
             let precision = Precision::Auto;
-            let how = Loading { dir: model, device: device.into(), precision, variant, gpus: gpus_given(), parameters };
+            let how = Loading {
+                dir: model,
+                device: device.into(),
+                precision,
+                variant,
+                gpus: gpus_given(),
+                parameters,
+                server: None,
+                troubles: Troubles::default(),
+            };
             infer::infer(task.into(), ByHand { how, input, output })?;
         }
         Command::MakeModel { task: TaskName::TextToImage, seed, dir } => {

@@ -37,6 +37,7 @@ use crate::slots::{Outlook, Slots};
 use crate::state::{Part, State};
 use crate::stop::Stop;
 use crate::suspect::Notes;
+use crate::trouble::Troubles;
 
 /// Where models are kept when the config is not told otherwise by `MILLRACE_CACHE_DIR`; the operator mounts it.
 const CACHE: &str = "/var/cache/millrace";
@@ -68,7 +69,7 @@ impl Use for Consume {
 async fn consume<E: Served>(config: Config, stop: Stop) -> anyhow::Result<()> {
     let began = Instant::now();
     let Stop { stop, abort } = stop;
-    let capacity = usize::try_from(config.worker.model.batch.max_size).unwrap_or(1);
+    let capacity = config.worker.model.slots();
     let state = Arc::new(State::new(worker_name(), capacity as u32));
     let metrics = Arc::new(Metrics::new(&config.worker));
     let pulse = Arc::new(Pulse::default());
@@ -227,10 +228,11 @@ async fn load<E: Served>(
     metrics: &Arc<Metrics>,
     stop: &CancellationToken,
 ) -> Option<EngineThread<E::Request>> {
-    let mut pause = Duration::from_secs(5);
+    let mut pause = Duration::from_secs(5).min(E::LONGEST_PAUSE);
     loop {
+        let troubles = Troubles::default();
         let attempt = async {
-            let engine = load_once::<E>(config, metrics).await;
+            let engine = load_once::<E>(config, metrics, &troubles).await;
             match engine {
                 Ok(engine) => Some(engine),
                 Err(error) => {
@@ -246,10 +248,11 @@ async fn load<E: Served>(
             () = stop.cancelled() => return None,
             engine = attempt => if let Some(engine) = engine {
                 state.clear_problem(Part::Model);
+                tokio::spawn(troubles.show(Arc::clone(state), Part::Model));
                 return Some(engine);
             }
         }
-        pause = (pause * 2).min(Duration::from_mins(1));
+        pause = (pause * 2).min(E::LONGEST_PAUSE);
     }
 }
 
@@ -257,18 +260,19 @@ async fn load<E: Served>(
 pub async fn load_once<E: Served>(
     config: &Config,
     metrics: &Arc<Metrics>,
+    troubles: &Troubles,
 ) -> Result<EngineThread<E::Request>, LoadError> {
     let spec = &config.worker.model;
     E::check_defaults(&spec.parameters)
         .map_err(|e| LoadError { reason: "InvalidParameters", message: e.to_string() })?;
-    let Some(source) = &spec.source else { return start::<E>(config, metrics, &PathBuf::new()).await };
+    let Some(source) = &spec.source else { return start::<E>(config, metrics, troubles, &PathBuf::new()).await };
     let cache = std::env::var_os("MILLRACE_CACHE_DIR").map_or_else(|| PathBuf::from(CACHE), PathBuf::from);
     let began = Instant::now();
     let (fetched, hold) = fetch(source, &cache, Some(&config.queue_region), &Progress::new(source.name()))
         .await
         .map_err(|e| LoadError { reason: e.reason(), message: e.to_string() })?;
     metrics.startup(Startup::Fetch, began.elapsed());
-    let engine = start::<E>(config, metrics, &fetched.dir).await?;
+    let engine = start::<E>(config, metrics, troubles, &fetched.dir).await?;
     tokio::spawn(hold.release());
     Ok(engine.with_revision(fetched.revision))
 }
@@ -277,9 +281,10 @@ pub async fn load_once<E: Served>(
 async fn start<E: Served>(
     config: &Config,
     metrics: &Arc<Metrics>,
+    troubles: &Troubles,
     dir: &Path,
 ) -> Result<EngineThread<E::Request>, LoadError> {
-    let how = Loading::new(&config.worker.model, dir);
+    let how = Loading { troubles: troubles.clone(), ..Loading::new(&config.worker.model, dir) };
     EngineThread::start(move || E::load(&how), Arc::clone(metrics)).await
 }
 

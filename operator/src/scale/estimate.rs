@@ -37,6 +37,7 @@ const LONGEST_START: f64 = 1800.0;
 pub(super) fn service_prior(model: &ModelSpec) -> f64 {
     match model.task {
         Task::TextToImage => PICTURE,
+        Task::Http => UNKNOWN,
         Task::Echo => {
             let told = model.parameters.get("milliseconds").and_then(Value::as_f64);
             told.map_or(UNKNOWN, |milliseconds| (milliseconds / 1e3).max(SHORTEST))

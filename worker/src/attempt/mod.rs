@@ -183,7 +183,7 @@ impl<R: Request> Pipeline<R> {
         let job = match job.object().cloned() {
             None => job,
             Some(object) => match self.inputs.read(&object, attempt.give_up).await {
-                Ok(content) => job.with_content(&content)?,
+                Ok(content) => job.with_content(&content, R::content_field(&self.config.worker.model))?,
                 Err(ReadError::GivenUp) => return Err(attempt.reason()),
                 Err(ReadError::Invalid(error)) => return Err(error.into()),
             },
@@ -201,7 +201,8 @@ impl<R: Request> Pipeline<R> {
     /// Reads the objects that a job's inputs name.
     async fn with_objects(&self, attempt: &Attempt<'_>, mut job: Job) -> Result<Job, Failure> {
         let mut bytes = 0;
-        for named in self.config.forms.objects_of(&job, R::OBJECT_FIELDS)? {
+        let fields = R::object_fields(&self.config.worker.model);
+        for named in self.config.forms.objects_of(&job, fields)? {
             match self.inputs.read(&named.object, attempt.give_up).await {
                 Ok(content) => {
                     bytes += content.len();

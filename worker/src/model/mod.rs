@@ -3,8 +3,10 @@
 //! A request is decoded and checked on the async side (`Request::decode`), waits in a batch with others of the same
 //! `batch_key`, and runs on the one OS thread that owns the engine (`Engine::run`).
 
+pub mod concurrent;
 pub mod echo;
 pub mod fields;
+pub mod server;
 mod session;
 pub mod source;
 pub mod stepwise;
@@ -13,13 +15,16 @@ pub(crate) mod testing;
 pub mod text_to_image;
 pub mod thread;
 
+use std::borrow::Cow;
 use std::fmt::Debug;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
+use millrace_api::ModelSpec;
 use serde_json::{Map, Value};
+use tokio_util::sync::CancellationToken;
 
+use self::concurrent::Concurrent;
 use self::stepwise::Stepwise;
 
 /// One input of a job, before its task has looked at it.
@@ -74,6 +79,8 @@ impl InvalidInput {
 /// What is known of a job around its input.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct About<'a> {
+    /// The job's id.
+    pub job_id: &'a str,
     /// For a request that names no seed; derived from the job's id, so a repeat computes the same output.
     pub seed: u64,
     /// What kind of job it is, where the message says so: `queue.mapping.route`, Celery's `headers.task`, a task
@@ -89,6 +96,17 @@ pub trait Request: Debug + Send + Sync + Sized + 'static {
     /// holds its content in base64 when the input is decoded.
     const OBJECT_FIELDS: &'static [&'static str] = &[];
 
+    /// Those of them that a consumer's model reads.
+    fn object_fields(_: &ModelSpec) -> &'static [&'static str] {
+        Self::OBJECT_FIELDS
+    }
+
+    /// The field that an object is which is itself a job's input (an S3 event's), in base64; none where it is a text or a
+    /// JSON object, as a body is.
+    fn content_field(_: &ModelSpec) -> Option<&'static str> {
+        None
+    }
+
     /// Reads `input` over `defaults` (the consumer's `model.parameters`, in the job's own words).
     fn decode(input: &Input, defaults: &Map<String, Value>, about: &About) -> Result<Self, InvalidInput>;
 
@@ -100,9 +118,9 @@ pub trait Request: Debug + Send + Sync + Sized + 'static {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Output {
     /// For `keyTemplate`'s `{extension}`, without the dot: `png`.
-    pub extension: &'static str,
+    pub extension: Cow<'static, str>,
     /// The S3 object's Content-Type.
-    pub content_type: &'static str,
+    pub content_type: Cow<'static, str>,
     /// The whole content.
     pub body: Bytes,
 }
@@ -137,19 +155,24 @@ pub enum RunError {
     Cancelled,
 }
 
-/// Told by the async side to an engine that is running; an engine looks at it between steps.
+/// Told by the async side to an engine that is running; an engine looks at it between steps, or waits for it.
 #[derive(Debug, Clone, Default)]
-pub struct Cancel(Arc<AtomicBool>);
+pub struct Cancel(CancellationToken);
 
 impl Cancel {
     /// Asks for the request to be given up.
     pub fn cancel(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.0.cancel();
     }
 
     /// Whether the request is no longer wanted.
     pub fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.0.is_cancelled()
+    }
+
+    /// Waits until the request is no longer wanted.
+    pub async fn cancelled(&self) {
+        self.0.cancelled().await;
     }
 }
 
@@ -216,6 +239,12 @@ pub trait Engine: Send + 'static {
     /// The engine as one that can be run step by step; requests then join it and leave it between steps, and are not
     /// batched by `run`.
     fn stepwise(&mut self) -> Option<&mut dyn Stepwise<Self::Request>> {
+        None
+    }
+
+    /// The engine as one whose requests run side by side, each by itself; it is then given no batches. For good: what has
+    /// it needs the engine no more.
+    fn concurrent(&self) -> Option<Arc<dyn Concurrent<Self::Request>>> {
         None
     }
 

@@ -21,5 +21,7 @@ mod drain;
 mod fifo;
 mod leases;
 mod receive;
+mod server;
 mod soak;
+mod stub;
 mod terminations;
