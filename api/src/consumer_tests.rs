@@ -51,6 +51,9 @@ fn every_cel_rule_accepts_one_and_refuses_another() {
     let claim = |path: &str| json!({ "persistentVolumeClaim": { "claimName": "models", "path": path } });
     let image = |path: &str| json!({ "image": { "reference": "registry.example/sdxl:1", "path": path } });
     let two = json!({ "s3": { "uri": "s3://models/tiny/" }, "huggingFace": { "repository": "a/b" } });
+    let served = |server: Value| vec![("/spec/model", json!({ "task": "Http", "server": server }))];
+    let server = || json!({ "path": "/run", "container": { "image": "server:1" } });
+    let sends = |request: Value| served(json!({ "path": "/", "request": request, "container": { "image": "s" } }));
     let picture = || ("/spec/model/task", json!("TextToImage"));
     let custom = || ("/spec/model/task", json!("Custom"));
     let image_of_ones_own = || ("/spec/worker/image", json!("registry.example/fibonacci:1"));
@@ -67,6 +70,33 @@ fn every_cel_rule_accepts_one_and_refuses_another() {
             vec![custom(), image_of_ones_own(), ("/spec/model/source", s3.clone())],
             vec![custom()],
             "worker.image is required for task Custom",
+        ),
+        (
+            served(server()),
+            vec![("/spec/model", json!({ "task": "Http", "server": server(), "source": s3.clone() }))],
+            "the server loads its model itself",
+        ),
+        (
+            served(server()),
+            vec![("/spec/model", json!({ "task": "Http" }))],
+            "model.server must be set exactly where model.task is Http",
+        ),
+        (vec![], vec![("/spec/model/server", server())], "model.server must be set exactly where model.task is Http"),
+        (
+            served(json!({ "preset": "OpenAiChat", "container": { "image": "vllm:1" } })),
+            served(json!({ "container": { "image": "server:1" } })),
+            "model.server.path is required where no preset sets it",
+        ),
+        (served(server()), served(json!({ "path": "/run" })), "model.server.container is required"),
+        (
+            vec![("/spec/model", json!({ "task": "Http", "server": server(), "batch": { "maxSize": 1 } }))],
+            vec![("/spec/model", json!({ "task": "Http", "server": server(), "batch": { "maxSize": 8 } }))],
+            "model.batch.maxSize must not be set",
+        ),
+        (
+            sends(json!({ "pointer": "/image" })),
+            sends(json!({ "body": "File", "pointer": "/image" })),
+            "request.pointer must not be set where request.body is File",
         ),
         (
             vec![picture(), ("/spec/model/source", s3)],
@@ -190,4 +220,40 @@ fn the_file_in_crds_is_the_one_in_the_code() {
     // cargo runs tests in their package's folder; a path from compile time may be another checkout's
     let file = std::fs::read_to_string("../crds/queueconsumers.yaml").unwrap_or_default();
     assert!(file == crd_yaml().unwrap(), "crds/queueconsumers.yaml drifted: run `make crds`");
+}
+
+/// Every field that `given` has is in `known`, too.
+fn lost(given: &Value, known: &Value, path: &str) -> Vec<String> {
+    let at = |name: &str, known: Option<&Value>, given: &Value| {
+        let path = format!("{path}.{name}");
+        known.map_or_else(|| vec![path.clone()], |known| lost(given, known, &path))
+    };
+    match given {
+        Value::Object(fields) => fields.iter().flat_map(|(name, value)| at(name, known.get(name), value)).collect(),
+        Value::Array(list) => {
+            list.iter().enumerate().flat_map(|(i, value)| at(&i.to_string(), known.get(i), value)).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+#[test]
+fn samples_say_nothing_that_the_crd_does_not_know_or_refuses() {
+    let folders = ["../deploy/samples", "../examples/http-server"];
+    let files = folders.iter().flat_map(|folder| std::fs::read_dir(folder).unwrap()).map(|entry| entry.unwrap().path());
+    let mut consumers = 0;
+    for path in files.filter(|path| path.extension().is_some_and(|extension| extension == "yaml")) {
+        for document in std::fs::read_to_string(&path).unwrap().split("\n---\n") {
+            let given: Value = serde_saphyr::from_str(document).unwrap();
+            if given["kind"] != "QueueConsumer" {
+                continue;
+            }
+            let consumer: QueueConsumer = serde_json::from_value(given.clone()).unwrap();
+            let known = serde_json::to_value(&consumer).unwrap();
+            assert_eq!(lost(&given, &known, ""), [""; 0], "{}", path.display());
+            assert_eq!(errors(&consumer), "", "{}", path.display());
+            consumers += 1;
+        }
+    }
+    assert!(consumers >= 5, "{consumers} samples");
 }

@@ -12,6 +12,7 @@ mod output;
 mod queue;
 mod queue_url;
 mod record;
+mod server;
 mod state;
 
 #[cfg(feature = "kube")]
@@ -20,6 +21,8 @@ mod consumer;
 mod scaling;
 #[cfg(feature = "kube")]
 mod schema;
+#[cfg(feature = "kube")]
+mod server_container;
 #[cfg(feature = "kube")]
 mod status;
 #[cfg(feature = "kube")]
@@ -39,12 +42,15 @@ pub use output::{CallbackSpec, ConditionalWrites, OutputSpec, ReplyFormat, Reply
 pub use queue::{AllowSpec, BodyFormat, InvalidInputPolicy, MappingSpec, QueueSpec, RetrySpec};
 pub use queue_url::{QueueUrl, QueueUrlError, is_fifo};
 pub use record::{JobStatus, RecordError, RecordModel, RecordOutput, ResultRecord, Timings};
+pub use server::{RequestBody, ServerHeader, ServerPreset, ServerRequest, ServerResponse, ServerSpec};
 pub use state::{Activity, Failing, JobProgress, JobState, Problem, Received, ServiceSeconds, WorkerState};
 
 #[cfg(feature = "kube")]
 pub use consumer::{GROUP, QueueConsumer, QueueConsumerSpec, VERSION, crd, crd_yaml};
 #[cfg(feature = "kube")]
 pub use scaling::{ScalingMode, ScalingSchedule, ScalingSpec, ScalingTarget};
+#[cfg(feature = "kube")]
+pub use server_container::{ServerContainer, SharedMemory};
 #[cfg(feature = "kube")]
 pub use status::{Estimates, LastScale, QueueConsumerStatus, QueueDepth, condition, reason};
 #[cfg(feature = "kube")]

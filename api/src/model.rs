@@ -3,18 +3,23 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::ServerSpec;
+
 /// The model that a worker loads and what it does with a job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "kube", derive(kube::KubeSchema))]
-#[cfg_attr(feature = "kube", x_kube(validation = Rule::new("self.task in ['Echo', 'Custom'] || has(self.source)").message("model.source is required for this task: set one of huggingFace, s3, persistentVolumeClaim, image")))]
+#[cfg_attr(feature = "kube", x_kube(validation = Rule::new("self.task in ['Echo', 'Http', 'Custom'] || has(self.source)").message("model.source is required for this task: set one of huggingFace, s3, persistentVolumeClaim, image")))]
 #[cfg_attr(feature = "kube", x_kube(validation = Rule::new("self.task != 'Echo' || !has(self.source)").message("model.source must not be set: task Echo loads no model")))]
+#[cfg_attr(feature = "kube", x_kube(validation = Rule::new("self.task != 'Http' || !has(self.source)").message("model.source must not be set: with task Http the server loads its model itself, so name it in model.server.container (args, env, volumes)")))]
+#[cfg_attr(feature = "kube", x_kube(validation = Rule::new("(self.task == 'Http') == has(self.server)").message("model.server must be set exactly where model.task is Http")))]
+#[cfg_attr(feature = "kube", x_kube(validation = Rule::new("self.task != 'Http' || !has(self.batch) || !has(self.batch.maxSize) || self.batch.maxSize == 1").message("model.batch.maxSize must not be set: with task Http the server makes its own batches of up to model.server.concurrency requests")))]
 #[cfg_attr(all(test, feature = "kube"), x_kube(cel))]
 #[serde(rename_all = "camelCase")]
 pub struct ModelSpec {
     /// What the workers compute.
     pub task: Task,
 
-    /// Where the weights come from: exactly one of its fields. Not for Echo; for Custom where the
+    /// Where the weights come from: exactly one of its fields. Not for Echo and Http; for Custom where the
     /// engine wants a folder of files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<ModelSource>,
@@ -40,6 +45,18 @@ pub struct ModelSpec {
     /// Where downloaded weights are kept.
     #[serde(default)]
     pub cache: CacheSpec,
+
+    /// The model server, for task Http alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<ServerSpec>,
+}
+
+impl ModelSpec {
+    /// How many jobs a worker runs at a time.
+    pub fn slots(&self) -> usize {
+        let slots = self.server.as_ref().map_or(self.batch.max_size, |server| server.concurrency);
+        usize::try_from(slots).unwrap_or(1).max(1)
+    }
 }
 
 /// What a worker computes.
@@ -50,6 +67,8 @@ pub enum Task {
     TextToImage,
     /// A text gives a vector, by a model in the layout of sentence-transformers.
     TextEmbedding,
+    /// Whatever a model server answers that runs beside the worker.
+    Http,
     /// Returns its input after `parameters.milliseconds`: for trying out a queue and for load tests.
     Echo,
     /// What the team's own worker computes, built on the library millrace-worker: its image is `worker.image`.
@@ -62,6 +81,7 @@ impl Task {
         match self {
             Self::TextToImage => "TextToImage",
             Self::TextEmbedding => "TextEmbedding",
+            Self::Http => "Http",
             Self::Echo => "Echo",
             Self::Custom => "Custom",
         }
@@ -71,7 +91,7 @@ impl Task {
     pub fn needs_source(self) -> bool {
         match self {
             Self::TextToImage | Self::TextEmbedding => true,
-            Self::Echo | Self::Custom => false,
+            Self::Http | Self::Echo | Self::Custom => false,
         }
     }
 }

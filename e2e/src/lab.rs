@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
 use futures::FutureExt as _;
-use k8s_openapi::api::core::v1::{Namespace, Pod, Secret};
+use k8s_openapi::api::core::v1::{ContainerStatus, Namespace, Pod, Secret};
 use kube::api::{DeleteParams, PostParams};
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::{Value, json};
@@ -26,7 +26,7 @@ pub(crate) const CREDENTIALS: &str = "aws-credentials";
 
 /// GPUs that the consumers of each scenario may ask for together. All scenarios but those of tests/serial run at the
 /// same time, and the two nodes for workers offer 16 each.
-pub const GPUS: [(&str, i32); 34] = [
+pub const GPUS: [(&str, i32); 35] = [
     ("happy-path", 3),
     ("invalid-specs", 1),
     ("bad-messages", 2),
@@ -57,6 +57,7 @@ pub const GPUS: [(&str, i32); 34] = [
     ("embeddings", 0),
     ("fibonacci", 0),
     ("task-fanout", 0),
+    ("http-sidecar", 0),
     ("operator-restart", 4),
     ("drain-node", 2),
     ("spot-interruption", 2),
@@ -235,7 +236,15 @@ impl Lab {
 
     /// What a pod's HTTP server answers, asked through the API server.
     pub async fn ask_pod(&self, namespace: &str, pod: &str, path: &str) -> Result<String> {
-        let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}:8080/proxy{path}");
+        Box::pin(self.ask(&format!("/api/v1/namespaces/{namespace}/pods/{pod}:8080/proxy{path}"))).await
+    }
+
+    /// The same of one of the scenario's own pods, at another port.
+    pub async fn ask_port(&self, pod: &str, port: u16, path: &str) -> Result<String> {
+        self.ask(&format!("/api/v1/namespaces/{}/pods/{pod}:{port}/proxy{path}", self.name)).await
+    }
+
+    async fn ask(&self, path: &str) -> Result<String> {
         let request = http::Request::get(path).body(Vec::new())?;
         within(ANSWER, async { Ok(self.client().request_text(request).await?) }).await
     }
@@ -244,6 +253,14 @@ impl Lab {
     pub fn kill(&self, pod: &Pod) -> Result<()> {
         on_node(pod, &["kill", "--signal", "SIGKILL"])?;
         eprintln!("killed the container of pod {}", pod.name_any());
+        Ok(())
+    }
+
+    /// The same for the model server beside the worker.
+    pub fn kill_server(&self, pod: &Pod) -> Result<()> {
+        let servers = pod.status.as_ref().and_then(|status| status.init_container_statuses.as_ref());
+        to_container(pod, servers.and_then(|all| all.first()), &["kill", "--signal", "SIGKILL"])?;
+        eprintln!("killed the server of pod {}", pod.name_any());
         Ok(())
     }
 
@@ -262,12 +279,17 @@ impl Lab {
     }
 }
 
-/// Does something to a pod's container.
+/// Does something to a pod's worker.
 fn on_node(pod: &Pod, what: &[&str]) -> Result<()> {
+    let workers = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
+    to_container(pod, workers.and_then(|all| all.first()), what)
+}
+
+/// Does something to one of a pod's containers.
+fn to_container(pod: &Pod, container: Option<&ContainerStatus>, what: &[&str]) -> Result<()> {
     let name = pod.name_any();
     let node = pod.spec.as_ref().and_then(|s| s.node_name.as_ref()).context("the pod is on no node")?;
-    let status = pod.status.as_ref().and_then(|s| s.container_statuses.as_ref()?.first());
-    let id = status.and_then(|c| c.container_id.as_ref()?.strip_prefix("containerd://"));
+    let id = container.and_then(|c| c.container_id.as_ref()?.strip_prefix("containerd://"));
     let id = id.with_context(|| format!("pod {name} has no container"))?;
     let mut command = Command::new("docker");
     command.args(["exec", node, "ctr", "--namespace", "k8s.io", "tasks"]).args(what).arg(id);

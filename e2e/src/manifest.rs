@@ -50,6 +50,12 @@ impl Manifest {
         Self::new(lab, name, &queue.url(), &model).with("/spec/worker/image", image.into())
     }
 
+    /// A consumer of task Http with this `model.server`, on a node's CPU.
+    pub fn http(lab: &Lab, name: &str, queue: &Queue<'_>, server: &Value) -> Self {
+        let model = json!({ "task": "Http", "server": server });
+        Self::new(lab, name, &queue.url(), &model).with("/spec/worker/gpu/count", json!(0))
+    }
+
     fn new(lab: &Lab, name: &str, url: &str, model: &Value) -> Self {
         Self(json!({
             "apiVersion": "millrace.dev/v1alpha1",

@@ -27,9 +27,11 @@ pub(crate) fn has_ended(pod: &Pod) -> bool {
     matches!(phase, Some("Failed" | "Succeeded"))
 }
 
-/// Its containers, as the kubelet last told.
+/// Its containers, as the kubelet last told: the worker's, and that of a model server beside it.
 pub(crate) fn containers(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
-    pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten())
+    pod.status.iter().flat_map(|status| {
+        status.container_statuses.iter().flatten().chain(status.init_container_statuses.iter().flatten())
+    })
 }
 
 /// Why a container waits that does not run, in Kubernetes' word.

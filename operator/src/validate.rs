@@ -1,5 +1,7 @@
 //! What the CRD's schema and rules cannot check. Every problem is found at once, each with its field.
 
+pub(crate) mod server;
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
@@ -7,7 +9,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Affinity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource as _, ResourceExt as _};
-use millrace_api::{CallbackHosts, CallbackSpec, Device, KeyTemplate, QueueConsumer, QueueConsumerSpec};
+use millrace_api::{CallbackHosts, CallbackSpec, Device, KeyTemplate, QueueConsumer, QueueConsumerSpec, Task};
 use serde_json::Value;
 
 use crate::build::{ANNOTATION_PREFIX, names};
@@ -48,6 +50,8 @@ pub(crate) struct Validated {
     pub(crate) schedules: Vec<Schedule>,
     /// `spec.worker.affinity`, read.
     pub(crate) affinity: Option<Affinity>,
+    /// What `spec.model.server.container` says in a pod's words, read.
+    pub(crate) server: Option<server::Words>,
 }
 
 impl Validated {
@@ -69,6 +73,9 @@ impl Validated {
 
     /// Whether the model runs on the CPU, whatever else the pod asks for.
     pub(crate) fn on_cpu(&self) -> bool {
+        if self.spec().model.task == Task::Http {
+            return true;
+        }
         match self.spec().model.device {
             Device::Cpu => true,
             Device::Cuda => false,
@@ -100,6 +107,7 @@ pub(crate) fn validate(consumer: &Arc<QueueConsumer>) -> Result<Validated, Vec<P
         problems.push(problem);
         None
     });
+    let server = server::read(spec, &mut problems);
     environment(spec, &mut problems);
     pod_metadata(spec, &mut problems);
     worker(spec, &mut problems);
@@ -113,7 +121,7 @@ pub(crate) fn validate(consumer: &Arc<QueueConsumer>) -> Result<Validated, Vec<P
         OwnerReference::default()
     });
     if problems.is_empty() {
-        Ok(Validated { consumer: Arc::clone(consumer), owner, rule, schedules, affinity })
+        Ok(Validated { consumer: Arc::clone(consumer), owner, rule, schedules, affinity, server })
     } else {
         Err(problems)
     }

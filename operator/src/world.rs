@@ -271,10 +271,10 @@ fn trim_pod(pod: &mut Pod) {
         ..PodSpec::default()
     });
     if let Some(status) = &mut pod.status {
-        status.init_container_statuses = None;
         status.pod_ips = None;
         status.host_ips = None;
-        for container in status.container_statuses.iter_mut().flatten() {
+        let containers = status.container_statuses.iter_mut().chain(&mut status.init_container_statuses);
+        for container in containers.flatten() {
             container.volume_mounts = None;
             container.allocated_resources = None;
             container.resources = None;

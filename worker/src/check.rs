@@ -10,6 +10,7 @@ use crate::metrics::Metrics;
 use crate::queue::Queue;
 use crate::run::load_once;
 use crate::state::State;
+use crate::trouble::Troubles;
 
 /// Checks everything and prints a line for each. True if all is well.
 pub async fn check<H: Handler>(handler: H, config: Config, write: bool) -> bool {
@@ -41,9 +42,13 @@ pub async fn check<H: Handler>(handler: H, config: Config, write: bool) -> bool 
         tell("bucket", written.map_err(|e| (e.reason, e.message)));
     }
     let task = config.worker.model.task.name();
-    let model = load_once(&Arc::new(handler), &config, &metrics).await.map(|engine| {
+    let model = load_once(&Arc::new(handler), &config, &metrics, &Troubles::default()).await.map(|engine| {
         let revision = engine.revision().map(|r| format!(", revision {r}")).unwrap_or_default();
-        format!("{task} is loaded and has inferred once{revision}")
+        let what = match config.worker.model.server {
+            Some(_) => "has a server that answers its health path",
+            None => "is loaded and has inferred once",
+        };
+        format!("{task} {what}{revision}")
     });
     tell("model", model.map_err(|e| (e.reason, e.message)));
     well

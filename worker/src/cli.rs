@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, ensure};
 use clap::{Parser, Subcommand, ValueEnum};
-use millrace_api::{Device, Precision, Task};
+use millrace_api::{Device, Precision, ServerSpec, Task};
 
 use crate::config::{self, Config};
 use crate::handler::Handler;
@@ -13,6 +13,7 @@ use crate::infer::{ByHand, infer};
 use crate::model::{Loading, gpus_given};
 use crate::stop::Stop;
 use crate::telemetry::{self, LogFormat, Traces};
+use crate::trouble::Troubles;
 use crate::{check, run as consumer};
 
 /// The whole of a worker's program: reads the command line, and does what it says with `handler`, for task Custom.
@@ -184,7 +185,8 @@ impl InferArgs {
         ensure!(dir.as_os_str().is_empty() || dir.is_dir(), "--model: {} is not a folder", dir.display());
         let parameters = serde_json::from_str(&parameters).context("--parameters: must be a JSON object")?;
         let (device, precision) = (device.into(), Precision::Auto);
-        let how = Loading { dir, device, precision, variant, gpus: gpus_given(), parameters };
+        let troubles = Troubles::default();
+        let how = Loading { dir, device, precision, variant, gpus: gpus_given(), parameters, troubles };
         Ok((task, Order::Infer(ByHand { how, input, route, output })))
     }
 }
@@ -195,6 +197,14 @@ impl Order {
         match self {
             Self::Consume(config) | Self::Check { config, .. } => config.worker.model.device,
             Self::Infer(job) => job.how.device,
+        }
+    }
+
+    /// The server that computes, where one does.
+    pub fn server(&self) -> Option<&ServerSpec> {
+        match self {
+            Self::Consume(config) | Self::Check { config, .. } => config.worker.model.server.as_ref(),
+            Self::Infer(_) => None,
         }
     }
 

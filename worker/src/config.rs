@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use millrace_api::{DrainConfig, KeyTemplate, ModelSource, QueueUrl, WorkerConfig};
+use millrace_api::{DrainConfig, KeyTemplate, ModelSource, QueueUrl, Task, WorkerConfig};
 use serde::Deserialize;
 
 use crate::allow::RESERVED;
@@ -120,6 +120,14 @@ pub fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
     at_least("queue.retry.maxSeconds", queue.retry.max_seconds, queue.retry.initial_seconds);
     at_least("model.batch.maxSize", model.batch.max_size, 1);
     at_least("model.batch.maxWaitMilliseconds", model.batch.max_wait_milliseconds, 0);
+    if let Some(server) = &model.server {
+        at_least("model.server.concurrency", server.concurrency, 1);
+        at_least("model.server.timeoutSeconds", server.timeout_seconds, 1);
+        at_least("model.server.response.maxMebibytes", server.response.max_mebibytes, 1);
+    }
+    if (model.task == Task::Http) != model.server.is_some() {
+        problems.push("model.server: must be set exactly where model.task is Http".into());
+    }
     if let Some(source) = &model.source {
         let ModelSource { hugging_face, s3, persistent_volume_claim, image } = source;
         let set = [hugging_face.is_some(), s3.is_some(), persistent_volume_claim.is_some(), image.is_some()];
@@ -196,6 +204,15 @@ output: { bucket: images }
                 "output.keyTemplate: unknown field {job}",
             ),
             (MINIMAL.replace("task: Echo", "task: TextToImage"), "model.source: required"),
+            (MINIMAL.replace("task: Echo", "task: Http"), "model.server: must be set exactly where model.task is Http"),
+            (
+                MINIMAL.replace("task: Echo", "task: Echo, server: { path: /run }"),
+                "model.server: must be set exactly where model.task is Http",
+            ),
+            (
+                MINIMAL.replace("task: Echo", "task: Http, server: { path: /run, concurrency: 0 }"),
+                "model.server.concurrency: must be at least 1, is 0",
+            ),
             (
                 MINIMAL.replace("task: Echo", "task: Echo, batch: { maxSize: 0 }"),
                 "model.batch.maxSize: must be at least 1, is 0",

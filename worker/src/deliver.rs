@@ -147,12 +147,12 @@ impl Store {
         replace: bool,
         give_up: &CancellationToken,
     ) -> Result<RecordOutput, DeliverError> {
-        let (bucket, key) = self.place(place, output.extension)?;
+        let (bucket, key) = self.place(place, &output.extension)?;
         let at = At { bucket: &bucket, key: &key };
         let sha256 = hex::encode(Sha256::digest(&output.body));
         let entry = |bytes: u64, sha256: String| RecordOutput {
             uri: format!("s3://{bucket}/{key}"),
-            content_type: output.content_type.into(),
+            content_type: output.content_type.to_string(),
             bytes,
             sha256,
         };
@@ -163,7 +163,7 @@ impl Store {
             (CONSUMER, self.owner.as_str()),
             (SHA256, sha256.as_str()),
         ];
-        let content = Content { body: &output.body, content_type: output.content_type, metadata: &metadata };
+        let content = Content { body: &output.body, content_type: &output.content_type, metadata: &metadata };
         let mut condition = Condition::New;
         loop {
             match self.bucket.put(at, content, &condition, give_up).await? {
@@ -195,7 +195,7 @@ impl Store {
         let key = format!("{}{}~{index}{PREVIEW}", self.bucket.prefix(), head.id);
         let at = At { bucket: self.bucket.name(), key: &key };
         let metadata = [(JOB_ID, head.id.as_str()), (CONSUMER, self.owner.as_str())];
-        let content = Content { body: &preview.body, content_type: preview.content_type, metadata: &metadata };
+        let content = Content { body: &preview.body, content_type: &preview.content_type, metadata: &metadata };
         match self.bucket.put(at, content, &Condition::Any, give_up).await {
             Ok(Put::Never(error)) => tracing::warn!(key, %error, "a preview was not put"),
             Ok(Put::Done(_) | Put::Refused) | Err(GivenUp) => {}

@@ -1,10 +1,11 @@
 //! Which of millrace's own engines serves a task.
 
-use millrace_api::Task;
+use millrace_api::{ServerSpec, Task};
 use millrace_nn::cores;
 
 use crate::handler::Handler;
 use crate::model::echo::Echo;
+use crate::model::server::Beside;
 use crate::model::text_embedding::{self, TextEmbedding};
 use crate::model::text_to_image::{self, TextToImage};
 use crate::model::{LoadError, Loading};
@@ -18,11 +19,12 @@ pub trait Use {
     fn with<H: Handler>(self, handler: H) -> Self::Output;
 }
 
-/// Does `what` with the handler of `task`; none where that is not millrace's to serve.
-pub fn dispatch<U: Use>(task: Task, what: U) -> Option<U::Output> {
+/// Does `what` with the handler of `task`, which may be served by `server`; none where that is not millrace's to serve.
+pub fn dispatch<U: Use>(task: Task, server: Option<&ServerSpec>, what: U) -> Option<U::Output> {
     match task {
         Task::TextToImage => Some(what.with(text_to_image)),
         Task::TextEmbedding => Some(what.with(text_embedding)),
+        Task::Http => Some(what.with(Beside(server.cloned()))),
         Task::Echo => Some(what.with(Echo::load)),
         Task::Custom => None,
     }

@@ -27,7 +27,7 @@ pub struct ByHand {
 /// Loads the model, runs the job, and writes what comes of it.
 pub fn infer<H: Handler>(handler: &H, job: ByHand) -> anyhow::Result<()> {
     let ByHand { how, input: text, route, output } = job;
-    let about = About { seed: seed_of(&text), route: route.as_deref(), envelope: None };
+    let about = About { seed: seed_of(&text), route: route.as_deref(), ..About::default() };
     let input = match serde_json::from_str(&text) {
         Ok(Value::Object(mut object)) => {
             read_files(&mut object, handler.object_fields(&about))?;

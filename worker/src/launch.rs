@@ -25,7 +25,7 @@ const THREADS: &str = "RAYON_NUM_THREADS";
 /// What a command is going to run, as far as it matters here.
 #[derive(Debug, Clone, Copy)]
 pub struct Wish {
-    /// The task; Echo computes nothing, and runs anywhere.
+    /// The task; one that computes nothing itself runs anywhere.
     pub task: Task,
     /// Where the model is to run.
     pub device: Device,
@@ -54,7 +54,7 @@ enum Choice<'a> {
 /// Begins anew as the program that serves `wish` best, and returns where that is the one that runs already. Nothing else
 /// may have been started yet.
 pub fn settle(wish: Wish) {
-    if wish.task == Task::Echo {
+    if !wish.task.needs_source() {
         return;
     }
     let Ok(own) = std::env::current_exe() else { return };

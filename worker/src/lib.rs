@@ -48,6 +48,7 @@ pub mod store;
 pub mod suspect;
 pub mod telemetry;
 pub mod time;
+pub mod trouble;
 pub mod way;
 
 /// What the guide shows is compiled with the other examples of documentation.

@@ -90,7 +90,8 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         }
     };
     launch::settle(Wish { task, device: order.device(), gpus: gpus_given() });
-    dispatch(task, CarryOut(order)).with_context(|| {
+    let server = order.server().cloned();
+    dispatch(task, server.as_ref(), CarryOut(order)).with_context(|| {
         format!("model.task: {} is served by your own worker: name its image in worker.image", task.name())
     })?
 }

@@ -37,6 +37,7 @@ use crate::slots::{Outlook, Slots};
 use crate::state::{Part, State};
 use crate::stop::Stop;
 use crate::suspect::Notes;
+use crate::trouble::Troubles;
 
 /// Where models are kept when the config is not told otherwise by `MILLRACE_CACHE_DIR`; the operator mounts it.
 const CACHE: &str = "/var/cache/millrace";
@@ -52,7 +53,7 @@ pub async fn run<H: Handler>(handler: H, config: Config, stop: Stop) -> anyhow::
     let handler = Arc::new(handler);
     let began = Instant::now();
     let Stop { stop, abort } = stop;
-    let capacity = usize::try_from(config.worker.model.batch.max_size).unwrap_or(1);
+    let capacity = config.worker.model.slots();
     let state = Arc::new(State::new(worker_name(), capacity as u32));
     let metrics = Arc::new(Metrics::new(&config.worker));
     let pulse = Arc::new(Pulse::default());
@@ -213,10 +214,11 @@ async fn load<H: Handler>(
     metrics: &Arc<Metrics>,
     stop: &CancellationToken,
 ) -> Option<EngineThread<RequestOf<H>>> {
-    let mut pause = Duration::from_secs(5);
+    let mut pause = Duration::from_secs(5).min(handler.longest_pause());
     loop {
+        let troubles = Troubles::default();
         let attempt = async {
-            let engine = load_once(handler, config, metrics).await;
+            let engine = load_once(handler, config, metrics, &troubles).await;
             match engine {
                 Ok(engine) => Some(engine),
                 Err(error) => {
@@ -232,10 +234,11 @@ async fn load<H: Handler>(
             () = stop.cancelled() => return None,
             engine = attempt => if let Some(engine) = engine {
                 state.clear_problem(Part::Model);
+                tokio::spawn(troubles.show(Arc::clone(state), Part::Model));
                 return Some(engine);
             }
         }
-        pause = (pause * 2).min(Duration::from_mins(1));
+        pause = (pause * 2).min(handler.longest_pause());
     }
 }
 
@@ -244,17 +247,18 @@ pub async fn load_once<H: Handler>(
     handler: &Arc<H>,
     config: &Config,
     metrics: &Arc<Metrics>,
+    troubles: &Troubles,
 ) -> Result<EngineThread<RequestOf<H>>, LoadError> {
     let spec = &config.worker.model;
     handler.check_defaults(&spec.parameters).map_err(|error| LoadError::parameters(&error))?;
-    let Some(source) = &spec.source else { return start(handler, config, metrics, &PathBuf::new()).await };
+    let Some(source) = &spec.source else { return start(handler, config, metrics, troubles, &PathBuf::new()).await };
     let cache = std::env::var_os("MILLRACE_CACHE_DIR").map_or_else(|| PathBuf::from(CACHE), PathBuf::from);
     let began = Instant::now();
     let (fetched, hold) = fetch(source, &cache, Some(&config.queue_region), &Progress::new(source.name()))
         .await
         .map_err(|e| LoadError { reason: e.reason(), message: e.to_string() })?;
     metrics.startup(Startup::Fetch, began.elapsed());
-    let engine = start(handler, config, metrics, &fetched.dir).await?;
+    let engine = start(handler, config, metrics, troubles, &fetched.dir).await?;
     tokio::spawn(hold.release());
     Ok(engine.with_revision(fetched.revision))
 }
@@ -264,9 +268,10 @@ async fn start<H: Handler>(
     handler: &Arc<H>,
     config: &Config,
     metrics: &Arc<Metrics>,
+    troubles: &Troubles,
     dir: &Path,
 ) -> Result<EngineThread<RequestOf<H>>, LoadError> {
-    let how = Loading::new(&config.worker.model, dir);
+    let how = Loading { troubles: troubles.clone(), ..Loading::new(&config.worker.model, dir) };
     let handler = Arc::clone(handler);
     EngineThread::start(move || handler.load(&how), Arc::clone(metrics)).await
 }

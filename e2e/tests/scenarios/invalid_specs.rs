@@ -57,6 +57,27 @@ fn rules() -> Vec<Case> {
         ),
         (
             "/spec/model",
+            json!({ "task": "Http", "server": { "path": "/run", "container": { "image": "server:1" } } }),
+            json!({ "task": "Http", "source": s3.clone() }),
+            "spec.model",
+            "model.server must be set exactly where model.task is Http",
+        ),
+        (
+            "/spec/model",
+            json!({ "task": "Http", "server": { "preset": "OpenAiChat", "container": { "image": "vllm:1" } } }),
+            json!({ "task": "Http", "server": { "container": { "image": "server:1" } } }),
+            "spec.model.server",
+            "model.server.path is required",
+        ),
+        (
+            "/spec/model",
+            json!({ "task": "Http", "server": { "path": "/run", "container": { "image": "server:1" } } }),
+            json!({ "task": "Http", "server": { "path": "/run" } }),
+            "spec.model.server",
+            "model.server.container is required",
+        ),
+        (
+            "/spec/model",
             json!({ "task": "Echo" }),
             json!({ "task": "Echo", "source": s3 }),
             "spec.model",
@@ -149,7 +170,29 @@ fn schema() -> Vec<Case> {
     let high = "should be less than or equal to";
     let word = "Unsupported value";
     let form = "should match";
+    let server = |field: &str, value: Value| {
+        let mut server = json!({ "path": "/run", "container": { "image": "server:1" } });
+        server[field] = value;
+        json!({ "task": "Http", "server": server })
+    };
+    let header = |name: &str| json!([{ "name": name, "value": "$(TOKEN)" }]);
     vec![
+        ("/spec/model", server("port", json!(1)), server("port", json!(0)), "spec.model.server.port", low),
+        ("/spec/model", server("path", json!("/a?b")), server("path", json!("a")), "spec.model.server.path", form),
+        (
+            "/spec/model",
+            server("headers", header("X-Api-Key")),
+            server("headers", header("X Api Key")),
+            "spec.model.server.headers[0].name",
+            form,
+        ),
+        (
+            "/spec/model",
+            server("response", json!({ "value": "" })),
+            server("response", json!({ "value": "choices" })),
+            "spec.model.server.response.value",
+            form,
+        ),
         ("/spec/queue", json!({ "url": "https://h/1/q" }), json!({}), "spec.queue.url", "Required"),
         ("/spec/model", json!({ "task": "Echo" }), json!({}), "spec.model.task", "Required"),
         ("/spec/output", json!({ "bucket": "images" }), json!({}), "spec.output.bucket", "Required"),

@@ -12,6 +12,7 @@ mod fifo_one_group;
 mod fifo_order;
 mod gpu_budget;
 mod happy_path;
+mod http_sidecar;
 mod image_volume;
 mod invalid_specs;
 mod lease_lost;

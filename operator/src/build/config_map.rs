@@ -27,11 +27,16 @@ pub(super) fn build(consumer: &Validated, defaults: &Defaults) -> Result<(Config
 
 fn config(consumer: &Validated) -> WorkerConfig {
     let spec = consumer.spec();
+    let mut model = spec.model.clone();
+    // the pod's business: its variables may hold what is nobody else's
+    if let Some(server) = &mut model.server {
+        server.container = None;
+    }
     let grace = spec.worker.termination_grace_period_seconds - SHUTDOWN_MARGIN_SECONDS;
     WorkerConfig {
         consumer: ConsumerRef { namespace: consumer.namespace(), name: consumer.name() },
         queue: spec.queue.clone(),
-        model: spec.model.clone(),
+        model,
         output: spec.output.clone(),
         http: HttpConfig { port: PORT },
         shutdown: ShutdownConfig { grace_period_seconds: u64::try_from(grace).unwrap_or_default() },

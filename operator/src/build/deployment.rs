@@ -13,10 +13,12 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use millrace_api::{CacheSpec, CallbackSpec, ModelSource, Resources as Amounts, SecretKeyRef};
+use millrace_api::{
+    CacheSpec, CallbackSpec, GpuSpec, ModelSource, Resources as Amounts, SecretKeyRef, ServerContainer, ServerSpec,
+};
 
-use super::names::{CONFIG_FILE, CONFIG_HASH, CONTAINER, PORT};
-use super::{Defaults, metadata, names, parts, service_account};
+use super::names::{CACHE_FOLDER, CACHE_VOLUME, CONFIG_FILE, CONFIG_HASH, CONTAINER, PORT};
+use super::{Defaults, metadata, names, parts, server, service_account};
 use crate::validate::Validated;
 
 /// The user and group of the worker image.
@@ -81,6 +83,7 @@ fn pod(consumer: &Validated, defaults: &Defaults) -> PodSpec {
             seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".into(), localhost_profile: None }),
             ..PodSecurityContext::default()
         }),
+        init_containers: sidecar(consumer).map(|(spec, own)| vec![server::container(consumer, spec, own)]),
         containers: vec![container(consumer, defaults)],
         volumes: Some(volumes(consumer)),
         tolerations: some(tolerations(consumer)),
@@ -91,6 +94,18 @@ fn pod(consumer: &Validated, defaults: &Defaults) -> PodSpec {
         image_pull_secrets: some(worker.image_pull_secrets.clone()),
         ..PodSpec::default()
     }
+}
+
+/// The model server beside the worker, where there is one.
+fn sidecar(consumer: &Validated) -> Option<(&ServerSpec, &ServerContainer)> {
+    let spec = consumer.spec().model.server.as_ref()?;
+    Some((spec, spec.container.as_ref()?))
+}
+
+/// GPUs of the worker's own container: a model server has them all.
+fn gpu(consumer: &Validated) -> GpuSpec {
+    let gpu = consumer.spec().worker.gpu.clone();
+    if sidecar(consumer).is_some() { GpuSpec { count: 0, ..gpu } } else { gpu }
 }
 
 fn container(consumer: &Validated, defaults: &Defaults) -> Container {
@@ -109,7 +124,7 @@ fn container(consumer: &Validated, defaults: &Defaults) -> Container {
             protocol: Some("TCP".into()),
             ..ContainerPort::default()
         }]),
-        resources: Some(resources(consumer)),
+        resources: Some(amounts(&worker.resources, &gpu(consumer))),
         // Loading a model takes its time: liveness is progress, and the server answers while it loads.
         liveness_probe: Some(probe("/livez", 10, 6)),
         readiness_probe: Some(probe("/readyz", 2, 3)),
@@ -140,17 +155,17 @@ fn probe(path: &str, period_seconds: i32, failure_threshold: i32) -> Probe {
     }
 }
 
-fn resources(consumer: &Validated) -> ResourceRequirements {
-    let worker = &consumer.spec().worker;
+/// A container's resources with its GPUs.
+pub(super) fn amounts(amounts: &Amounts, gpu: &GpuSpec) -> ResourceRequirements {
     let with_gpus = |mut amounts: BTreeMap<String, Quantity>| {
-        if worker.gpu.count > 0 {
-            amounts.insert(worker.gpu.resource_name.clone(), Quantity(worker.gpu.count.to_string()));
+        if gpu.count > 0 {
+            amounts.insert(gpu.resource_name.clone(), Quantity(gpu.count.to_string()));
         }
         (!amounts.is_empty()).then_some(amounts)
     };
     ResourceRequirements {
-        requests: with_gpus(Amounts::quantities(&worker.resources.requests)),
-        limits: with_gpus(Amounts::quantities(&worker.resources.limits)),
+        requests: with_gpus(Amounts::quantities(&amounts.requests)),
+        limits: with_gpus(Amounts::quantities(&amounts.limits)),
         claims: None,
     }
 }
@@ -179,7 +194,7 @@ fn environment(consumer: &Validated) -> Vec<EnvVar> {
     let mut variables = vec![
         field("POD_NAME", "metadata.name"),
         field("POD_NAMESPACE", "metadata.namespace"),
-        EnvVar { name: "MILLRACE_GPU_COUNT".into(), value: Some(worker.gpu.count.to_string()), ..EnvVar::default() },
+        EnvVar { name: "MILLRACE_GPU_COUNT".into(), value: Some(gpu(consumer).count.to_string()), ..EnvVar::default() },
     ];
     let hugging_face = source(consumer).and_then(|source| source.hugging_face.as_ref());
     if let Some(token) = hugging_face.and_then(|source| source.token_secret_ref.as_ref()) {
@@ -208,7 +223,6 @@ fn from_secret(name: &str, secret: &SecretKeyRef) -> EnvVar {
 }
 
 const CONFIG_FOLDER: &str = "/etc/millrace";
-const CACHE_FOLDER: &str = "/var/cache/millrace";
 const MODELS_FOLDER: &str = "/models";
 const MODELS_VOLUME: &str = "models";
 
@@ -219,10 +233,11 @@ fn volumes(consumer: &Validated) -> Vec<Volume> {
             config_map: Some(ConfigMapVolumeSource { name: consumer.name(), ..ConfigMapVolumeSource::default() }),
             ..volume("config")
         },
-        cache(&consumer.spec().model.cache, volume("cache")),
+        cache(&consumer.spec().model.cache, volume(CACHE_VOLUME)),
         Volume { empty_dir: Some(EmptyDirVolumeSource::default()), ..volume("tmp") },
     ];
     volumes.extend(models(consumer));
+    volumes.extend(sidecar(consumer).into_iter().flat_map(|(_, own)| server::volumes(consumer, own)));
     volumes
 }
 
@@ -261,8 +276,11 @@ fn mounts(consumer: &Validated) -> Vec<VolumeMount> {
         read_only: read_only.then_some(true),
         ..VolumeMount::default()
     };
-    let mut mounts =
-        vec![mount("config", CONFIG_FOLDER, true), mount("cache", CACHE_FOLDER, false), mount("tmp", "/tmp", false)];
+    let mut mounts = vec![
+        mount("config", CONFIG_FOLDER, true),
+        mount(CACHE_VOLUME, CACHE_FOLDER, false),
+        mount("tmp", "/tmp", false),
+    ];
     if models(consumer).is_some() {
         mounts.push(mount(MODELS_VOLUME, MODELS_FOLDER, true));
     }
@@ -273,6 +291,6 @@ fn source(consumer: &Validated) -> Option<&ModelSource> {
     consumer.spec().model.source.as_ref()
 }
 
-fn some<T>(list: Vec<T>) -> Option<Vec<T>> {
+pub(super) fn some<T>(list: Vec<T>) -> Option<Vec<T>> {
     (!list.is_empty()).then_some(list)
 }

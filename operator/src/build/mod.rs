@@ -5,6 +5,7 @@ mod deployment;
 pub(crate) mod names;
 pub(crate) mod parts;
 mod pdb;
+mod server;
 mod service_account;
 
 #[cfg(test)]

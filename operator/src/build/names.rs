@@ -8,6 +8,20 @@ pub(crate) const MANAGED_BY: &str = "millrace";
 const APP: &str = "millrace-worker";
 /// The worker container.
 pub(crate) const CONTAINER: &str = "worker";
+/// The container of a model server beside it.
+pub(crate) const SERVER: &str = "server";
+/// Where the model cache is mounted, in the worker and in a server beside it.
+pub(crate) const CACHE_FOLDER: &str = "/var/cache/millrace";
+/// The volume of it.
+pub(crate) const CACHE_VOLUME: &str = "cache";
+/// Memory that a model server's processes share.
+pub(super) const SHARED_MEMORY: &str = "shared-memory";
+/// What a model server may write to, besides the cache.
+pub(super) const SERVER_TMP: &str = "server-tmp";
+/// Volumes of every pod, or of some: a spec's own have other names.
+pub(crate) const VOLUMES: [&str; 6] = ["config", CACHE_VOLUME, "tmp", "models", SHARED_MEMORY, SERVER_TMP];
+/// What is mounted in a model server whatever its spec says.
+pub(crate) const SERVER_MOUNTS: [&str; 3] = ["/dev/shm", "/tmp", CACHE_FOLDER];
 /// Where a worker serves /state and its probes.
 pub(crate) const PORT: u16 = 8080;
 /// The key of worker.yaml in the ConfigMap, and its file name.

@@ -126,6 +126,65 @@ fn custom() {
     ]));
 }
 
+/// A model server that says everything that can be said.
+fn served() -> Vec<(&'static str, Value)> {
+    let server = json!({
+        "port": 9000,
+        "preset": "OpenAiChat",
+        "healthPath": "/ready",
+        "concurrency": 8,
+        "timeoutSeconds": 60,
+        "headers": [{ "name": "Authorization", "value": "Bearer $(API_KEY)" }],
+        "request": { "textField": "question" },
+        "response": { "value": "/choices/0/message/content" },
+        "container": {
+            "image": "registry.example/vllm:1",
+            "imagePullPolicy": "Always",
+            "command": ["vllm", "serve"],
+            "args": ["/weights"],
+            "env": [{ "name": "HF_HOME", "value": "/var/cache/millrace" }, { "name": "HOME", "value": "/home/vllm" }],
+            "envFrom": [{ "secretRef": { "name": "hf" } }],
+            "resources": { "requests": { "memory": "16Gi" }, "limits": { "memory": "16Gi" } },
+            "securityContext": { "runAsUser": 1000, "readOnlyRootFilesystem": false },
+            "volumes": [{ "name": "weights", "persistentVolumeClaim": { "claimName": "weights" } }],
+            "volumeMounts": [{ "name": "weights", "mountPath": "/weights", "readOnly": true }],
+            "livenessProbe": { "httpGet": { "path": "/ready", "port": "server" }, "periodSeconds": 30 },
+            "sharedMemory": { "sizeLimit": "8Gi" },
+        },
+    });
+    vec![
+        ("/spec/model", json!({ "task": "Http", "parameters": { "model": "m" }, "server": server })),
+        ("/spec/worker/resources", json!({ "requests": { "cpu": "100m" } })),
+    ]
+}
+
+#[test]
+fn a_model_server_is_a_sidecar() {
+    insta::assert_yaml_snapshot!(golden(&served()));
+}
+
+#[test]
+fn a_model_server_of_few_words_is_restricted_and_has_the_gpu() {
+    let server = json!({ "path": "/run", "container": { "image": "server:1" } });
+    let pod = template(&[("/spec/model", json!({ "task": "Http", "server": server }))]).spec.unwrap();
+    let (sidecar, worker) = (pod.init_containers.unwrap().remove(0), &pod.containers[0]);
+    assert_eq!((sidecar.name.as_str(), sidecar.restart_policy.as_deref()), ("server", Some("Always")));
+    let gpus = |resources: &Option<k8s_openapi::api::core::v1::ResourceRequirements>| {
+        resources.as_ref().and_then(|all| all.limits.as_ref()?.get("nvidia.com/gpu").map(|n| n.0.clone()))
+    };
+    assert_eq!((gpus(&sidecar.resources), gpus(&worker.resources)), (Some("1".into()), None));
+    let restricted = json!({
+        "allowPrivilegeEscalation": false,
+        "capabilities": { "drop": ["ALL"] },
+        "readOnlyRootFilesystem": true,
+        "runAsNonRoot": true,
+    });
+    assert_eq!(serde_json::to_value(sidecar.security_context).unwrap(), restricted);
+    assert_eq!(worker.image.as_deref(), Some("worker:1"), "the worker computes nothing");
+    let given = worker.env.iter().flatten().find(|variable| variable.name == "MILLRACE_GPU_COUNT").unwrap();
+    assert_eq!(given.value.as_deref(), Some("0"));
+}
+
 #[test]
 fn scaling_alone_leaves_every_object_as_it_is() {
     let bytes = |changes: &[(&str, Value)]| serde_json::to_string(&golden(changes)).unwrap();
@@ -249,4 +308,14 @@ fn worker_yaml_is_read_as_it_was_meant() {
     assert_eq!(config.model, spec.spec().model);
     assert_eq!(config.output, spec.spec().output);
     assert_eq!(config.shutdown.grace_period_seconds, 105);
+}
+
+#[test]
+fn worker_yaml_knows_how_to_ask_a_server_and_not_how_it_runs() {
+    let yaml = &built(&served()).config_map.data.unwrap()["worker.yaml"];
+    let config: millrace_api::WorkerConfig = serde_saphyr::from_str(yaml).unwrap();
+    let mut model = validated(&served()).spec().model.clone();
+    model.server.as_mut().unwrap().container = None;
+    assert_eq!(config.model, model);
+    assert!(!yaml.contains("container"), "{yaml}");
 }

@@ -44,7 +44,7 @@ pub(super) fn service_prior(model: &ModelSpec) -> f64 {
             let told = model.parameters.get("milliseconds").and_then(Value::as_f64);
             told.map_or(UNKNOWN, |milliseconds| (milliseconds / 1e3).max(SHORTEST))
         }
-        Task::Custom => UNKNOWN,
+        Task::Http | Task::Custom => UNKNOWN,
     }
 }
 

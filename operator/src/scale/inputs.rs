@@ -106,7 +106,7 @@ impl Inputs {
         let states = || seen.workers.iter().filter_map(Worker::state);
         let from = seen.replicas(spec);
         let capacities: Vec<f64> = states().map(|s| f64::from(s.capacity)).filter(|c| *c >= 1.0).collect();
-        let batch = f64::from(spec.spec().model.batch.max_size.max(1));
+        let batch = spec.spec().model.slots() as f64;
         let count = |of: fn(&Worker) -> bool| whole(seen.workers.iter().filter(|w| of(w)).count());
         let fifo = millrace_api::is_fifo(&spec.spec().queue.url);
         let waits = seen.reading.depth.as_ref().is_ok_and(|depth| depth.visible > 0);

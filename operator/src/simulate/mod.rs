@@ -129,7 +129,7 @@ fn setup(args: &SimulateArgs, spec: &Validated) -> Setup {
     let target = args.target_seconds.or(scaling.target.queue_delay_seconds.map(f64::from)).unwrap_or(TARGET);
     Setup {
         seed: args.seed,
-        slots: all.model.batch.max_size.max(1).unsigned_abs() as usize,
+        slots: all.model.slots(),
         gpus: u32::try_from(all.worker.gpu.count).unwrap_or_default().max(1),
         replicas: args.replicas.unwrap_or(scaling.min_replicas),
         min_replicas: scaling.min_replicas,

@@ -59,6 +59,17 @@ fn pod(status: &Value) -> Arc<k8s_openapi::api::core::v1::Pod> {
     Arc::new(serde_json::from_value(json!({ "metadata": { "name": "sdxl-1" }, "status": status })).unwrap())
 }
 
+/// A pod whose model server is like this, while its worker waits for it.
+fn server(state: &Value) -> Value {
+    let mut pod = container(state);
+    let mut server = pod["containerStatuses"][0].take();
+    server["name"] = json!("server");
+    let waiting = json!({ "restartCount": 0, "state": { "waiting": { "reason": "PodInitializing" } } });
+    pod["containerStatuses"] = container(&waiting)["containerStatuses"].take();
+    pod["initContainerStatuses"] = json!([server]);
+    pod
+}
+
 fn container(state: &Value) -> Value {
     let mut container = json!({ "name": "worker", "image": "", "imageID": "", "ready": false, "restartCount": 3 });
     container.as_object_mut().unwrap().extend(state.as_object().unwrap().clone());
@@ -189,6 +200,25 @@ fn kubernetes_own_words_for_pods() {
             ),
             "OOMKilled",
             "limits.memory",
+        ),
+        (
+            server(&json!({ "state": { "waiting": { "reason": "ErrImagePull", "message": "no such image vllm:1" } } })),
+            "ImagePullBackOff",
+            "no such image vllm:1",
+        ),
+        (
+            server(
+                &json!({ "state": { "waiting": { "reason": "CrashLoopBackOff" } }, "lastState": { "terminated": { "exitCode": 2, "reason": "Error" } } }),
+            ),
+            "CrashLoopBackOff",
+            "container server ended with exit code 2 and was restarted 3 times; see `kubectl logs --previous -c server`",
+        ),
+        (
+            server(
+                &json!({ "state": { "running": {} }, "lastState": { "terminated": { "exitCode": 137, "reason": "OOMKilled" } } }),
+            ),
+            "OOMKilled",
+            "spec.model.server.container.resources.limits.memory",
         ),
         (
             json!({ "phase": "Pending", "conditions": [{ "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes are available: 1 Insufficient nvidia.com/gpu." }] }),

@@ -6,6 +6,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::ResourceExt as _;
 
+use crate::build::names::SERVER;
 use crate::observe::Observed;
 use crate::pod;
 
@@ -56,8 +57,7 @@ fn refused(deployment: &Deployment) -> Option<Trouble> {
 }
 
 fn of_containers(pod: &Pod) -> Option<Trouble> {
-    let statuses = pod.status.as_ref()?.container_statuses.as_ref()?;
-    let (reason, what) = statuses.iter().filter(|c| !c.ready).find_map(of_container)?;
+    let (reason, what) = pod::containers(pod).filter(|c| !c.ready).find_map(of_container)?;
     // The kubelet reports it as if it were the container's own image.
     let of_model = model_image(pod).is_some_and(|image| tells_of(&what, image));
     let whose = if of_model { "; it is the model's: spec.model.source.image" } else { "" };
@@ -83,11 +83,14 @@ fn of_container(container: &ContainerStatus) -> Option<(String, String)> {
     let last = container.last_state.as_ref().and_then(|s| s.terminated.as_ref());
     let ended = container.state.as_ref().and_then(|s| s.terminated.as_ref()).or(last);
     let times = container.restart_count;
+    let (who, limit, logs) = if container.name == SERVER {
+        ("the container server", "spec.model.server.container.resources.limits.memory", " -c server")
+    } else {
+        ("the container", "spec.worker.resources.limits.memory", "")
+    };
     if let Some(ended) = ended.filter(|e| e.reason.as_deref() == Some("OOMKilled")) {
-        let message = format!(
-            "the container ran out of memory (exit code {}, restarted {times} times): raise spec.worker.resources.limits.memory",
-            ended.exit_code
-        );
+        let message =
+            format!("{who} ran out of memory (exit code {}, restarted {times} times): raise {limit}", ended.exit_code);
         return Some(("OOMKilled".into(), message));
     }
     let waiting = container.state.as_ref().and_then(|s| s.waiting.as_ref());
@@ -107,7 +110,7 @@ fn of_container(container: &ContainerStatus) -> Option<(String, String)> {
             let code = ended.map_or_else(String::new, |e| format!(" with exit code {}", e.exit_code));
             Some((
                 reason.into(),
-                format!("the container ended{code} and was restarted {times} times; see `kubectl logs --previous`"),
+                format!("{who} ended{code} and was restarted {times} times; see `kubectl logs --previous{logs}`"),
             ))
         }
         _ => Some((reason.into(), message)),

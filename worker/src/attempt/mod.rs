@@ -184,7 +184,10 @@ impl<H: Handler> Pipeline<H> {
         let job = match job.object().cloned() {
             None => job,
             Some(object) => match self.inputs.read(&object, attempt.give_up).await {
-                Ok(content) => job.with_content(&content)?,
+                Ok(content) => {
+                    let field = self.handler.content_field(&job.about());
+                    job.with_content(&content, field)?
+                }
                 Err(ReadError::GivenUp) => return Err(attempt.reason()),
                 Err(ReadError::Invalid(error)) => return Err(error.into()),
             },

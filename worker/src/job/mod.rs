@@ -254,10 +254,14 @@ impl Job {
         }
     }
 
-    /// The job with its object's content as input: a text or a JSON object, as a body would be. Its hash stays, which
-    /// says what was read.
-    pub fn with_content(self, content: &[u8]) -> Result<Self, InvalidInput> {
+    /// The job with its object's content as input: a text or a JSON object, as a body would be, or one with this field,
+    /// which holds the content in base64. Its hash stays, which says what was read.
+    pub fn with_content(self, content: &[u8], field: Option<&str>) -> Result<Self, InvalidInput> {
         let Source::Object { object, format } = &self.source else { return Ok(self) };
+        if let Some(field) = field {
+            let input = Input::Object(Map::from_iter([(field.to_owned(), STANDARD.encode(content).into())]));
+            return Ok(Self { source: Source::Inputs(Inputs::one(input)), ..self });
+        }
         let text = str::from_utf8(content).map_err(|_| object.not_text())?;
         let read = || {
             Ok(match input::parse(text, *format)? {
@@ -297,7 +301,7 @@ impl Job {
     /// What is known of it around its inputs.
     pub fn about(&self) -> About<'_> {
         let envelope = if let Source::Inputs(inputs) = &self.source { inputs.envelope.as_ref() } else { None };
-        About { seed: seed_of(&self.head.id), route: self.head.route.as_deref(), envelope }
+        About { job_id: &self.head.id, seed: seed_of(&self.head.id), route: self.head.route.as_deref(), envelope }
     }
 
     /// An error of one input, with its place in the list where there is one.

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use millrace_api::{Device, ModelSpec, Precision};
 use serde_json::{Map, Value};
 
+use crate::trouble::Troubles;
+
 /// What an engine is loaded from and onto.
 #[derive(Debug, Clone)]
 pub struct Loading {
@@ -20,6 +22,8 @@ pub struct Loading {
     pub gpus: u32,
     /// The consumer's parameters, of which some are for the loader.
     pub parameters: Map<String, Value>,
+    /// Where the engine tells what keeps it from working.
+    pub troubles: Troubles,
 }
 
 impl Loading {
@@ -32,6 +36,7 @@ impl Loading {
             variant: spec.source.as_ref().and_then(|s| s.variant()).map(str::to_owned),
             gpus: gpus_given(),
             parameters: spec.parameters.clone(),
+            troubles: Troubles::default(),
         }
     }
 }

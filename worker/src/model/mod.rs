@@ -3,7 +3,9 @@
 //! A request is decoded and checked on the async side (`Request::decode`), waits in a batch with others of the same
 //! `batch_key`, and runs on the one OS thread that owns the engine (`Engine::run`).
 
-#[cfg(all(test, feature = "models"))]
+pub mod concurrent;
+#[cfg(feature = "models")]
+#[cfg(test)]
 mod damaged;
 #[cfg(feature = "models")]
 mod device;
@@ -11,11 +13,13 @@ pub mod echo;
 pub mod fields;
 #[cfg(feature = "models")]
 mod folder;
-#[cfg(all(test, feature = "models"))]
+#[cfg(feature = "models")]
+#[cfg(test)]
 mod golden;
 mod loading;
 #[cfg(feature = "models")]
 pub mod made;
+pub mod server;
 mod session;
 pub mod source;
 pub mod stepwise;
@@ -31,13 +35,15 @@ mod tokenizing;
 #[cfg(feature = "models")]
 mod weights;
 
+use std::borrow::Cow;
 use std::fmt::Debug;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use serde_json::{Map, Value};
+use tokio_util::sync::CancellationToken;
 
+use self::concurrent::Concurrent;
 pub use self::loading::{Loading, gpus_given};
 use self::stepwise::Stepwise;
 
@@ -99,6 +105,8 @@ impl InvalidInput {
 /// What is known of a job around its input.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct About<'a> {
+    /// The job's id.
+    pub job_id: &'a str,
     /// For a request that names no seed; derived from the job's id, so a repeat computes the same output.
     pub seed: u64,
     /// What kind of job it is, where the message says so: `queue.mapping.route`, Celery's `headers.task`, a task
@@ -113,6 +121,10 @@ pub trait Request: Debug + Send + Sync + Sized + 'static {
     /// Fields of an input object that may name an object in S3, as `s3://bucket/key`: it is read beforehand, and the field
     /// holds its content in base64 when the input is decoded.
     const OBJECT_FIELDS: &'static [&'static str] = &[];
+
+    /// The field that an object is which is itself a job's input (an S3 event's), in base64; none where it is a text or a
+    /// JSON object, as a body is.
+    const CONTENT_FIELD: Option<&'static str> = None;
 
     /// Reads `input` over `defaults` (the consumer's `model.parameters`, in the job's own words).
     fn decode(input: &Input, defaults: &Map<String, Value>, about: &About) -> Result<Self, InvalidInput>;
@@ -147,9 +159,9 @@ impl<R: Request> Batchable for R {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Output {
     /// For `keyTemplate`'s `{extension}`, without the dot: `png`.
-    pub extension: &'static str,
+    pub extension: Cow<'static, str>,
     /// The S3 object's Content-Type.
-    pub content_type: &'static str,
+    pub content_type: Cow<'static, str>,
     /// The whole content.
     pub body: Bytes,
 }
@@ -184,19 +196,24 @@ pub enum RunError {
     Cancelled,
 }
 
-/// Told by the async side to an engine that is running; an engine looks at it between steps.
+/// Told by the async side to an engine that is running; an engine looks at it between steps, or waits for it.
 #[derive(Debug, Clone, Default)]
-pub struct Cancel(Arc<AtomicBool>);
+pub struct Cancel(CancellationToken);
 
 impl Cancel {
     /// Asks for the request to be given up.
     pub fn cancel(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.0.cancel();
     }
 
     /// Whether the request is no longer wanted.
     pub fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.0.is_cancelled()
+    }
+
+    /// Waits until the request is no longer wanted.
+    pub async fn cancelled(&self) {
+        self.0.cancelled().await;
     }
 }
 
@@ -266,6 +283,12 @@ pub trait Engine: Send + 'static {
     /// The engine as one that can be run step by step; requests then join it and leave it between steps, and are not
     /// batched by `run`.
     fn stepwise(&mut self) -> Option<&mut dyn Stepwise<Self::Request>> {
+        None
+    }
+
+    /// The engine as one whose requests run side by side, each by itself; it is then given no batches. For good: what has
+    /// it needs the engine no more.
+    fn concurrent(&self) -> Option<Arc<dyn Concurrent<Self::Request>>> {
         None
     }
 

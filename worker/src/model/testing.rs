@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::{About, Input, InvalidInput, Loading, Request};
 use crate::metrics::Metrics;
+use crate::trouble::Troubles;
 
 /// A request that is a number.
 #[derive(Debug)]
@@ -21,7 +22,15 @@ impl Request for Number {
 /// How a test loads a model on the CPU, with nothing said about it.
 pub(crate) fn on_cpu(dir: &Path) -> Loading {
     let (device, precision) = (Device::Cpu, Precision::Auto);
-    Loading { dir: dir.into(), device, precision, variant: None, gpus: 0, parameters: Map::new() }
+    Loading {
+        dir: dir.into(),
+        device,
+        precision,
+        variant: None,
+        gpus: 0,
+        parameters: Map::new(),
+        troubles: Troubles::default(),
+    }
 }
 
 /// Metrics of a worker that never runs.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::concurrent::{Concurrent, Crowd};
 use super::session::{Joined, Session};
 use super::stepwise::Finish;
 use super::{Batchable, Engine, Item, LoadError, Product, RunError};
@@ -24,11 +25,13 @@ pub struct EngineThread<R> {
     calls: mpsc::Sender<Call<R>>,
     revision: Option<String>,
     ends: Option<watch::Receiver<Vec<Instant>>>,
+    crowd: Option<Arc<Crowd<R>>>,
 }
 
 impl<R> Clone for EngineThread<R> {
     fn clone(&self) -> Self {
-        Self { calls: self.calls.clone(), revision: self.revision.clone(), ends: self.ends.clone() }
+        let (calls, revision) = (self.calls.clone(), self.revision.clone());
+        Self { calls, revision, ends: self.ends.clone(), crowd: self.crowd.clone() }
     }
 }
 
@@ -42,9 +45,10 @@ enum Call<R> {
 }
 
 /// What the thread tells when it has loaded.
-struct Loaded {
+struct Loaded<R> {
     revision: Option<String>,
     stepwise: bool,
+    concurrent: Option<Arc<dyn Concurrent<R>>>,
 }
 
 impl<R: Batchable> EngineThread<R> {
@@ -56,16 +60,24 @@ impl<R: Batchable> EngineThread<R> {
         let (calls, receiver) = mpsc::channel(AT_THE_DOOR);
         let (loaded, answer) = oneshot::channel();
         let (ends, expected) = watch::channel(Vec::new());
+        // an engine that waits for others waits there
+        let runtime = tokio::runtime::Handle::current();
+        let counted = Arc::clone(&metrics);
         let own = move || {
+            let _within = runtime.enter();
             let began = Instant::now();
             let ready = load_and_warm(load, &metrics);
             metrics.device(Device::Starting, began.elapsed().as_secs_f64());
             match ready {
                 Ok(mut engine) => {
-                    let told = Loaded { revision: engine.revision(), stepwise: engine.stepwise().is_some() };
+                    let (revision, concurrent) = (engine.revision(), engine.concurrent());
+                    let serves = concurrent.is_none();
+                    let told = Loaded { revision, stepwise: engine.stepwise().is_some(), concurrent };
                     // if nobody waits any more, `calls` is dropped too and the loop below ends at once
                     drop(loaded.send(Ok(told)));
-                    serve(engine, receiver, &metrics, &ends);
+                    if serves {
+                        serve(engine, receiver, &metrics, &ends);
+                    }
                 }
                 Err(error) => drop(loaded.send(Err(error))),
             }
@@ -73,8 +85,10 @@ impl<R: Batchable> EngineThread<R> {
         let spawned = thread::Builder::new().name("engine".into()).spawn(own);
         spawned.map_err(|e| LoadError { reason: "ThreadFailed", message: format!("cannot start a thread: {e}") })?;
         let died = || LoadError { reason: "ModelCrashed", message: "the model's thread ended while it loaded".into() };
-        let Loaded { revision, stepwise } = answer.await.map_err(|_| died())??;
-        Ok(Self { calls, revision, ends: stepwise.then_some(expected) })
+        let Loaded { revision, stepwise, concurrent } = answer.await.map_err(|_| died())??;
+        let crowd = concurrent.map(|engine| Arc::new(Crowd::new(engine, counted)));
+        let ends = crowd.as_ref().map(|crowd| crowd.ends()).or(stepwise.then_some(expected));
+        Ok(Self { calls, revision, ends, crowd })
     }
 
     /// The same engine, under the revision that its source gave it, which is exacter than what the engine can tell.
@@ -88,8 +102,8 @@ impl<R: Batchable> EngineThread<R> {
         self.revision.as_deref()
     }
 
-    /// Of an engine that is run step by step: when each job that it runs is expected to end. None of one that is
-    /// given batches.
+    /// Of an engine that is given one request after another: when each job that it runs is expected to end. None of one
+    /// that is given batches.
     pub fn ends(&self) -> Option<watch::Receiver<Vec<Instant>>> {
         self.ends.clone()
     }
@@ -105,9 +119,13 @@ impl<R: Batchable> EngineThread<R> {
         ran.await.unwrap_or_else(|_| gone())
     }
 
-    /// Runs one request on an engine that knows steps; it joins those that run already. What is left to do for its product
-    /// is for [`finish`], when the engine has gone on.
+    /// Runs one request on an engine that knows steps, or that runs requests side by side; it joins those that run already.
+    /// What is left to do for its product is for [`finish`], when the engine has gone on.
     pub async fn join(&self, item: Item<R>) -> (Result<Finish, RunError>, Duration) {
+        if let Some(crowd) = &self.crowd {
+            let (result, share) = crowd.run(item).await;
+            return (result.map(|product| -> Finish { Box::new(move || Ok(product)) }), share);
+        }
         let (answer, joined) = oneshot::channel();
         if self.calls.send(Call::Join(item, answer)).await.is_err() {
             return (Err(ended()), Duration::ZERO);

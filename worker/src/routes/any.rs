@@ -13,6 +13,7 @@ use crate::model::{self, About, Batchable as _, Input, InvalidInput, Item, LoadE
 pub(super) trait Handler: Send + Sync {
     fn check_defaults(&self, defaults: &Map<String, Value>) -> Result<(), InvalidInput>;
     fn object_fields(&self, about: &About) -> &'static [&'static str];
+    fn content_field(&self, about: &About) -> Option<&'static str>;
     fn decode(&self, input: &Input, defaults: &Map<String, Value>, about: &About) -> Result<Read, InvalidInput>;
     fn load(&self, how: &Loading) -> Result<Box<dyn Engine>, LoadError>;
 }
@@ -27,6 +28,10 @@ impl<H: handler::Handler> Handler for H {
 
     fn object_fields(&self, about: &About) -> &'static [&'static str] {
         handler::Handler::object_fields(self, about)
+    }
+
+    fn content_field(&self, about: &About) -> Option<&'static str> {
+        handler::Handler::content_field(self, about)
     }
 
     fn decode(&self, input: &Input, defaults: &Map<String, Value>, about: &About) -> Result<Read, InvalidInput> {

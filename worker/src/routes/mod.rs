@@ -87,6 +87,10 @@ impl Handler for Routes {
         self.of(about).map_or(&[], |(_, handler)| handler.object_fields(about))
     }
 
+    fn content_field(&self, about: &About) -> Option<&'static str> {
+        self.of(about).ok()?.1.content_field(about)
+    }
+
     fn decode(&self, input: &Input, defaults: &Map<String, Value>, about: &About) -> Result<Routed, InvalidInput> {
         let (route, handler) = self.of(about)?;
         let (request, key) =
@@ -194,7 +198,7 @@ mod tests {
     }
 
     fn decode(route: Option<&str>, defaults: Value) -> Result<Routed, InvalidInput> {
-        let about = About { seed: 21, route, envelope: None };
+        let about = About { seed: 21, route, ..About::default() };
         routes().decode(&Input::Text("x".into()), &object(defaults), &about)
     }
 

@@ -21,6 +21,8 @@ mod drain;
 mod fifo;
 mod leases;
 mod receive;
+mod server;
 mod soak;
+mod stub;
 mod terminations;
 mod texts;

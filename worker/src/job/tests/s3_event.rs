@@ -181,7 +181,7 @@ fn the_objects_content_is_read_as_a_body_would_be() {
         let event = job(forms(&queue).unwrap().decode(&message(CREATED)));
         let hash = event.head.input_sha256.clone();
         assert!(event.requests(&crate::model::echo::Echo::load, &Map::new()).is_err());
-        event.with_content(content).map(|job| {
+        event.with_content(content, None).map(|job| {
             assert_eq!((job.object(), &job.head.input_sha256), (None, &hash));
             inputs(&job).to_vec()
         })
@@ -199,4 +199,11 @@ fn the_objects_content_is_read_as_a_body_would_be() {
     ] {
         assert_eq!(of(format, content).unwrap_err().to_string(), format!("{place}{wanted}"));
     }
+}
+
+#[test]
+fn a_task_that_takes_files_has_the_object_s_bytes() {
+    let event = job(open().decode(&message(CREATED)));
+    let read = event.with_content(b"\xff\xfe", Some("file")).unwrap();
+    assert_eq!(inputs(&read), [object(json!({ "file": "//4=" }))]);
 }

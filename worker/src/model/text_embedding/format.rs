@@ -50,8 +50,8 @@ pub(super) fn product(
     normalized: bool,
 ) -> Result<Product, RunError> {
     let parameters = told(request, embedded, normalized);
-    let file = |extension, content_type, body: Vec<u8>| Product {
-        outputs: vec![Output { extension, content_type, body: body.into() }],
+    let file = |extension: &'static str, content_type: &'static str, body: Vec<u8>| Product {
+        outputs: vec![Output { extension: extension.into(), content_type: content_type.into(), body: body.into() }],
         parameters: parameters.clone(),
         ..Product::default()
     };
@@ -153,14 +153,14 @@ mod tests {
         let product = product(&many(Format::JsonLines), &[embedded(&[0.1]), embedded(&[2.5])], true).unwrap();
         let [output] = product.outputs.as_slice() else { panic!("{product:?}") };
         let lines = "{\"embedding\":[0.1],\"tokens\":3}\n{\"id\":\"b\",\"embedding\":[2.5],\"tokens\":3}\n";
-        assert_eq!((output.extension, &output.body[..]), ("jsonl", lines.as_bytes()));
+        assert_eq!((&*output.extension, &output.body[..]), ("jsonl", lines.as_bytes()));
     }
 
     #[test]
     fn an_array_is_one_that_numpy_reads() {
         let product = product(&many(Format::Npy), &[embedded(&[1.0, 2.0]), embedded(&[3.0, 4.0])], true).unwrap();
         let body = &product.outputs[0].body;
-        assert_eq!((&body[..8], product.outputs[0].extension), (&b"\x93NUMPY\x01\x00"[..], "npy"));
+        assert_eq!((&body[..8], &*product.outputs[0].extension), (&b"\x93NUMPY\x01\x00"[..], "npy"));
         let length = usize::from(u16::from_le_bytes([body[8], body[9]]));
         let header = std::str::from_utf8(&body[10..10 + length]).unwrap();
         assert!((10 + length).is_multiple_of(64) && header.ends_with(" \n"), "{header:?}");

@@ -62,7 +62,7 @@ impl Made {
         let format = Format::Jpeg(quality);
         let body = picture::jpeg(&self.bytes()?, self.width as u32, self.height as u32, quality);
         let body = body.map_err(|error| RunError::Model(error.to_string()))?;
-        Ok(Output { extension: format.extension(), content_type: format.content_type(), body })
+        Ok(Output { extension: format.extension().into(), content_type: format.content_type().into(), body })
     }
 }
 
@@ -114,6 +114,10 @@ impl Told {
             Format::WebP => picture::webp(&pixels, width, height).map_err(|error| error.to_string()),
         };
         let body = body.map_err(RunError::Model)?;
-        Ok(Output { extension: request.format.extension(), content_type: request.format.content_type(), body })
+        Ok(Output {
+            extension: request.format.extension().into(),
+            content_type: request.format.content_type().into(),
+            body,
+        })
     }
 }

@@ -84,7 +84,7 @@ fn a_made_model_makes_pictures_of_the_size_asked_for() {
         let (width, height, pixels) = decode(&product.outputs[0]);
         assert_eq!((width, height), size);
         assert!(pixels.iter().any(|value| *value != pixels[0]), "a flat picture");
-        assert_eq!((product.outputs[0].extension, product.outputs[0].content_type), ("png", "image/png"));
+        assert_eq!((&*product.outputs[0].extension, &*product.outputs[0].content_type), ("png", "image/png"));
         assert_eq!(product.seed, Some(1));
         let (told, seed) = (&product.parameters, product.seed.unwrap());
         assert_eq!((&told["width"], &told["height"], &told["seed"]), (&size.0.into(), &size.1.into(), &seed.into()));
@@ -207,7 +207,7 @@ fn files_are_of_the_kind_that_was_asked_for() {
     for (format, extension, content_type) in cases {
         let output =
             engine.run(&[item(json!({"prompt": "a cat", "format": format}))]).remove(0).unwrap().outputs.remove(0);
-        assert_eq!((output.extension, output.content_type), (extension, content_type));
+        assert_eq!((&*output.extension, &*output.content_type), (extension, content_type));
         assert_eq!(picture::Picture::new(output.body.to_vec()).unwrap().size(), (64, 64));
         if format != "jpeg" {
             assert!(planes(&output.body) == exact, "{format} is without loss");
