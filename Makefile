@@ -5,7 +5,7 @@ export MILLRACE_CACHE ?= $(HOME)/.cache/millrace
 # Outside the checkout, so that a fresh clone does not build from nothing.
 export CARGO_TARGET_DIR ?= $(MILLRACE_CACHE)/target
 
-.PHONY: help demo test soak e2e bench check-cuda lint images crds down
+.PHONY: help demo test soak e2e bench check-cuda lint images crds tasks down
 .DEFAULT_GOAL := help
 
 help: ## these lines
@@ -37,6 +37,15 @@ images: ## the images of the dev build, into the cluster
 
 crds: ## writes crds/queueconsumers.yaml anew from api/
 	@mkdir -p crds && cargo run --quiet --locked --package millrace-operator -- crd > crds/.new && mv crds/.new crds/queueconsumers.yaml
+
+tasks: ## writes docs/tasks.md and docs/schemas anew from api/
+	@cargo build --quiet --locked --workspace --bins
+	@mkdir -p docs/schemas && worker=$$CARGO_TARGET_DIR/debug/millrace-worker; \
+	"$$worker" tasks > docs/tasks.md; \
+	for task in $$(sed -n 's/^## //p' docs/tasks.md); do \
+	  "$$worker" schema --task "$$task" > "docs/schemas/$$task.input.json"; \
+	  "$$worker" schema --task "$$task" --parameters > "docs/schemas/$$task.parameters.json"; \
+	done
 
 down: ## removes the cluster; builds stay in the cache
 	@e2e/kind/down

@@ -14,6 +14,7 @@ mod queue_url;
 mod record;
 mod server;
 mod state;
+pub mod task;
 
 #[cfg(feature = "kube")]
 mod consumer;

@@ -103,6 +103,10 @@ pub(crate) fn validate(consumer: &Arc<QueueConsumer>) -> Result<Validated, Vec<P
     if spec.model.device == Device::Cuda && spec.worker.gpu.count == 0 {
         problems.push(Problem::new("spec.model.device", "Cuda needs a GPU: set spec.worker.gpu.count to 1 or more"));
     }
+    if let Some(task) = spec.model.task.declaration() {
+        let wrong = task.check_parameters(&spec.model.parameters);
+        problems.extend(wrong.iter().map(|error| Problem::new(format!("spec.{}", error.field), &error.message)));
+    }
     let affinity = affinity(spec).unwrap_or_else(|problem| {
         problems.push(problem);
         None
@@ -241,6 +245,8 @@ mod tests {
             (vec![("/spec/queue/url", json!("http://localstack:4566/000000000000/q"))], "spec.queue.region"),
             (vec![("/spec/queue/url", json!("http://localstack:4566/"))], "spec.queue.url"),
             (vec![("/spec/output/keyTemplate", json!("{job}"))], "spec.output.keyTemplate"),
+            (vec![("/spec/model/parameters", json!({ "milisecond": 5 }))], "spec.model.parameters.milisecond"),
+            (vec![("/spec/model/parameters", json!({ "milliseconds": -5 }))], "spec.model.parameters.milliseconds"),
             (
                 vec![("/spec/model/device", json!("Cuda")), ("/spec/worker/gpu", json!({ "count": 0 }))],
                 "spec.model.device",

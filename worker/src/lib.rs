@@ -58,6 +58,7 @@ struct Guide;
 
 pub use cli::run;
 pub use handler::Handler;
+pub use millrace_api::task::{Declaration, Field};
 pub use model::fields::Fields;
 pub use model::{About, Engine, Input, InvalidInput, Item, LoadError, Loading, Output, Product, Request, RunError};
 pub use routes::Routes;

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Parser, Subcommand, ValueEnum};
 use millrace_api::Task;
+use millrace_api::task::{DECLARED, input_schema, page, parameters_schema};
 use millrace_worker::cli::{CheckArgs, InferArgs, Logs, Order, RunArgs, exit_code};
 use millrace_worker::engines::{Use, dispatch};
 use millrace_worker::handler::Handler;
@@ -45,6 +46,17 @@ enum Command {
         seed: u64,
         /// A new or empty folder.
         dir: PathBuf,
+    },
+    /// Print docs/tasks.md: what jobs may say to each task.
+    Tasks,
+    /// Print the JSON Schema of a task's input.
+    Schema {
+        /// Of which task.
+        #[arg(long)]
+        task: TaskName,
+        /// Rather that of model.parameters.
+        #[arg(long)]
+        parameters: bool,
     },
 }
 
@@ -86,6 +98,16 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
                 TaskName::Echo => anyhow::bail!("--task: Echo has no model to make"),
             }
             println!("{}", dir.display());
+            return Ok(ExitCode::SUCCESS);
+        }
+        Command::Tasks => {
+            print!("{}", page(&DECLARED));
+            return Ok(ExitCode::SUCCESS);
+        }
+        Command::Schema { task, parameters } => {
+            let task = Task::from(task).declaration().context("--task: has no fields of its own")?;
+            let schema = if parameters { parameters_schema(task) } else { input_schema(task) };
+            println!("{schema:#}");
             return Ok(ExitCode::SUCCESS);
         }
     };

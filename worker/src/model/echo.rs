@@ -2,13 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use millrace_api::task::echo::{DECLARATION, MILLISECONDS};
 use serde_json::{Map, Value};
 
 use super::fields::Fields;
 use super::{About, Engine, Input, InvalidInput, Item, LoadError, Loading, Product, Request, RunError};
-
-/// The longest time that an echo may take, in milliseconds: one hour.
-const MAX_MILLISECONDS: u64 = 3_600_000;
 
 /// How often a sleeping echo looks whether it is still wanted.
 const SLICE: Duration = Duration::from_millis(50);
@@ -34,24 +32,13 @@ impl Echo {
 impl Request for EchoRequest {
     /// Any input will do; an object's `milliseconds`, where it has one, overrides the consumer's.
     fn decode(input: &Input, defaults: &Map<String, Value>, _: &About) -> Result<Self, InvalidInput> {
-        let after = match input {
-            Input::Object(_) | Input::Call { .. } => milliseconds(Fields::new(input, "", defaults))?,
-            Input::Text(_) => milliseconds(Fields::of_defaults(defaults))?,
-        };
-        Ok(Self { value: input.value(), after })
+        let milliseconds = Fields::read(&DECLARATION, input, defaults)?.integer(&MILLISECONDS);
+        Ok(Self { value: input.value(), after: Duration::from_millis(milliseconds.unwrap_or(0)) })
     }
 
     fn check_defaults(defaults: &Map<String, Value>) -> Result<(), InvalidInput> {
-        let mut fields = Fields::of_defaults(defaults);
-        fields.integer(&["milliseconds"], 0..=MAX_MILLISECONDS)?;
-        fields.finish()
+        Fields::of_parameters(&DECLARATION, defaults).map(|_| ())
     }
-}
-
-/// Reads the one field that means something here. The rest of an input is the producer's own, so nothing is refused.
-fn milliseconds(mut fields: Fields) -> Result<Duration, InvalidInput> {
-    let milliseconds = fields.integer(&["milliseconds"], 0..=MAX_MILLISECONDS)?;
-    Ok(Duration::from_millis(milliseconds.unwrap_or(0)))
 }
 
 /// The longest time that an item asks for which is still wanted.
@@ -105,7 +92,7 @@ mod tests {
 
     #[test]
     fn a_cancelled_item_does_not_hold_the_batch() {
-        let slow = item(decode(&Input::Text("slow".into()), json!({"milliseconds": MAX_MILLISECONDS})).unwrap());
+        let slow = item(decode(&Input::Text("slow".into()), json!({"milliseconds": 3_600_000})).unwrap());
         let quick = item(decode(&Input::Text("quick".into()), json!({})).unwrap());
         slow.cancel.cancel();
         let results = Echo.run(&[slow, quick]);
@@ -115,7 +102,7 @@ mod tests {
 
     #[test]
     fn an_echo_that_sleeps_can_be_cancelled() {
-        let slow = item(decode(&Input::Text("slow".into()), json!({"milliseconds": MAX_MILLISECONDS})).unwrap());
+        let slow = item(decode(&Input::Text("slow".into()), json!({"milliseconds": 3_600_000})).unwrap());
         let cancel = slow.cancel.clone();
         let running = std::thread::spawn(move || Echo.run(&[slow]));
         cancel.cancel();

@@ -98,7 +98,7 @@ impl InvalidInput {
     /// The same of a consumer's defaults.
     #[must_use]
     pub(crate) fn of_defaults(self) -> Self {
-        Self { field: self.field.map(|field| format!("{}.{field}", fields::DEFAULTS)), ..self }
+        Self { field: self.field.map(|field| format!("{}.{field}", millrace_api::task::PARAMETERS)), ..self }
     }
 }
 

@@ -17,15 +17,6 @@ pub(super) enum Format {
 }
 
 impl Format {
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
-        match text {
-            "json" => Ok(Self::Json),
-            "jsonl" => Ok(Self::JsonLines),
-            "npy" => Ok(Self::Npy),
-            other => Err(format!("must be json, jsonl or npy, not {other}")),
-        }
-    }
-
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Json => "json",

@@ -22,7 +22,7 @@ const BUDGET_OF_A_GPU: usize = 1 << 14;
 
 /// Loads the model, and checks the consumer's parameters against it.
 pub fn load(how: &Loading) -> Result<TextEmbedding, LoadError> {
-    let settings = Settings::of_defaults(&how.parameters).map_err(|error| LoadError::parameters(&error))?;
+    let settings = Settings::of_parameters(&how.parameters).map_err(|error| LoadError::parameters(&error))?;
     let device = device::open(how.device, how.gpus)?;
     let dtype = device::dtype(how.precision, &device);
     let folder = Folder::open(&how.dir, how.variant.as_deref())?;

@@ -2,27 +2,15 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use millrace_api::task::text_embedding::{
+    DECLARATION, DIMENSIONS, FORMAT, MOST_TEXT, MOST_TEXTS, NORMALIZE, PROMPT, PROMPT_NAME, SOURCE, TEXT, TEXTS,
+    TRUNCATE,
+};
 use serde_json::{Map, Value};
 
 use super::format::Format;
-use crate::model::fields::{Fields, Names};
+use crate::model::fields::Fields;
 use crate::model::{About, Input, InvalidInput, Request};
-
-/// Longest text in bytes: a hundred times what most encoders read.
-const MOST_TEXT: usize = 1 << 20;
-/// Longest prompt in bytes.
-const MOST_PROMPT: usize = 16 << 10;
-/// Most texts of one request, whose vectors are held until all are made.
-const MOST_TEXTS: usize = 1 << 16;
-/// Most numbers of a vector.
-const MOST_DIMENSIONS: u64 = 1 << 16;
-
-const TEXT: Names = &["text", "sentence"];
-const TEXTS: Names = &["texts", "sentences"];
-const SOURCE: Names = &["source"];
-const PROMPT: Names = &["prompt"];
-const PROMPT_NAME: Names = &["prompt_name"];
-const FORMAT: Names = &["format"];
 
 /// What is made into vectors.
 #[derive(Debug, Clone, PartialEq)]
@@ -110,7 +98,7 @@ impl TextEmbeddingRequest {
     /// An error of one of its texts.
     pub(super) fn invalid(&self, index: usize, message: &str) -> InvalidInput {
         match &self.texts {
-            Texts::One(_) => InvalidInput::field(TEXT[0], message),
+            Texts::One(_) => InvalidInput::field(TEXT.name(), message),
             Texts::Many { field, .. } => InvalidInput::field(format!("{field}[{index}]"), message),
         }
     }
@@ -118,86 +106,48 @@ impl TextEmbeddingRequest {
 
 impl Settings {
     /// What a job gets that says nothing.
-    pub(super) fn of_defaults(defaults: &Map<String, Value>) -> Result<Self, InvalidInput> {
-        let mut fields = Fields::of_defaults(defaults);
-        texts(&mut fields)?;
-        let settings = Self::read(&mut fields)?;
-        format(&mut fields, None)?;
-        fields.finish()?;
-        Ok(settings)
+    pub(super) fn of_parameters(parameters: &Map<String, Value>) -> Result<Self, InvalidInput> {
+        Self::of_fields(&Fields::of_parameters(&DECLARATION, parameters)?)
     }
 
-    fn read(fields: &mut Fields) -> Result<Self, InvalidInput> {
-        let dimensions = fields.integer(&["dimensions", "truncate_dim"], 1..=MOST_DIMENSIONS)?;
+    fn of_fields(fields: &Fields) -> Result<Self, InvalidInput> {
+        let truncate = if fields.text(&TRUNCATE) == Some("error") { Truncate::Error } else { Truncate::End };
         Ok(Self {
             prompt: prompt(fields)?,
-            normalize: fields.flag(&["normalize", "normalize_embeddings"])?,
-            truncate: fields.parsed(&["truncate"], truncate)?.unwrap_or_default(),
-            dimensions: dimensions.map(|dimensions| dimensions as usize),
+            normalize: fields.flag(&NORMALIZE),
+            truncate,
+            dimensions: fields.integer(&DIMENSIONS).map(|dimensions| dimensions as usize),
         })
     }
 }
 
-fn truncate(text: &str) -> Result<Truncate, String> {
-    match text {
-        "end" => Ok(Truncate::End),
-        "error" => Ok(Truncate::Error),
-        other => Err(format!("must be end or error, not {other}")),
-    }
-}
-
-fn prompt(fields: &mut Fields) -> Result<Option<Prompt>, InvalidInput> {
-    let bounded = |text: &str| match text.len() {
-        length if length > MOST_PROMPT => Err(format!("has {length} bytes; at most {MOST_PROMPT} are read")),
-        _ => Ok(text.to_owned()),
-    };
-    let (named, spelled) = (fields.text(PROMPT_NAME)?, fields.parsed(PROMPT, bounded)?);
+fn prompt(fields: &Fields) -> Result<Option<Prompt>, InvalidInput> {
+    let text = |field| fields.text(field).map(str::to_owned);
+    let (named, spelled) = (text(&PROMPT_NAME), text(&PROMPT));
     // a job's own overrules its consumer's, whichever of the two ways each takes
-    let by_name = match (fields.says(PROMPT_NAME), fields.says(PROMPT)) {
+    let by_name = match (fields.says(&PROMPT_NAME), fields.says(&PROMPT)) {
         (true, false) => true,
         (false, true) => false,
         _ if named.is_some() && spelled.is_some() => {
             let message = "cannot be beside prompt: give the one or the other";
-            return Err(InvalidInput::field(PROMPT_NAME[0], message));
+            return Err(InvalidInput::field(PROMPT_NAME.name(), message));
         }
         _ => named.is_some(),
     };
     Ok(if by_name { named.map(Prompt::Named) } else { spelled.map(Prompt::Spelled) })
 }
 
-fn texts(fields: &mut Fields) -> Result<Option<Texts>, InvalidInput> {
-    let one = fields.of_the_job(TEXT, bounded)?;
-    let list = fields.texts_of_the_job(TEXTS)?;
-    let lines = fields.of_the_job(SOURCE, read_source)?;
-    let list = list.map(|texts| texts.into_iter().map(|text| Line { id: None, text }).collect::<Vec<_>>());
-    let field = if list.is_some() { fields.named(TEXTS) } else { fields.named(SOURCE) };
-    let many = match (list, lines) {
-        (Some(_), Some(_)) => return Err(InvalidInput::field(fields.named(SOURCE), "cannot be beside texts")),
-        (list, lines) => list.or(lines),
-    };
-    match (one, many) {
-        (Some(_), Some(_)) => Err(InvalidInput::field(field, "cannot be beside a text")),
-        (Some(text), None) => Ok(Some(Texts::One(text))),
-        (None, Some(lines)) => {
-            if !(1..=MOST_TEXTS).contains(&lines.len()) {
-                let message = format!("must have from 1 to {MOST_TEXTS} texts, not {}", lines.len());
-                return Err(InvalidInput::field(field, message));
-            }
-            let long = lines.iter().enumerate().find_map(|(i, line)| bounded(&line.text).err().map(|error| (i, error)));
-            match long {
-                Some((i, message)) => Err(InvalidInput::field(format!("{field}[{i}]"), message)),
-                None => Ok(Some(Texts::Many { lines, field })),
-            }
-        }
-        (None, None) => Ok(None),
-    }
-}
-
-/// A text that is tokenized on the model's thread, in a moment.
-fn bounded(text: &str) -> Result<String, String> {
-    match text.len() {
-        length if length > MOST_TEXT => Err(format!("has {length} bytes; at most {MOST_TEXT} are read")),
-        _ => Ok(text.to_owned()),
+/// The texts, of which a job has one, or several in one of two ways.
+fn texts(fields: &Fields) -> Result<Texts, InvalidInput> {
+    let list = fields.texts(&TEXTS).map(|texts| texts.into_iter().map(|text| Line { id: None, text }).collect());
+    let lines = fields.parsed(&SOURCE, read_source)?;
+    match (fields.text(&TEXT), list, lines) {
+        (_, Some(_), Some(_)) => Err(InvalidInput::field(fields.named(&SOURCE), "cannot be beside texts")),
+        (Some(_), Some(_), None) => Err(InvalidInput::field(fields.named(&TEXTS), "cannot be beside a text")),
+        (Some(_), None, Some(_)) => Err(InvalidInput::field(fields.named(&SOURCE), "cannot be beside a text")),
+        (None, Some(lines), None) => Ok(Texts::Many { lines, field: fields.named(&TEXTS) }),
+        (None, None, Some(lines)) => Ok(Texts::Many { lines, field: fields.named(&SOURCE) }),
+        (text, None, None) => Ok(Texts::One(text.unwrap_or_default().to_owned())),
     }
 }
 
@@ -209,54 +159,51 @@ fn read_source(encoded: &str) -> Result<Vec<Line>, String> {
     let lines = content.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     let read = |(number, line): (usize, &str)| {
         let wrong = |what: &str| format!("line {}: {what}", number + 1);
-        match serde_json::from_str(line) {
-            Ok(Value::String(text)) => Ok(Line { id: None, text }),
+        let line = match serde_json::from_str(line) {
+            Ok(Value::String(text)) => Line { id: None, text },
             Ok(Value::Object(mut object)) => match object.remove("text") {
-                Some(Value::String(text)) => Ok(Line { id: object.remove("id"), text }),
-                _ => Err(wrong("has no text")),
+                Some(Value::String(text)) => Line { id: object.remove("id"), text },
+                _ => return Err(wrong("has no text")),
             },
-            Ok(_) => Err(wrong("must be a text or an object with a text")),
-            Err(error) => Err(wrong(&format!("is not JSON: {error}"))),
+            Ok(_) => return Err(wrong("must be a text or an object with a text")),
+            Err(error) => return Err(wrong(&format!("is not JSON: {error}"))),
+        };
+        match line.text.len() {
+            length if length > MOST_TEXT => Err(wrong(&format!("has {length} bytes; at most {MOST_TEXT} are read"))),
+            _ => Ok(line),
         }
     };
-    lines.map(read).collect()
+    let lines: Vec<Line> = lines.map(read).collect::<Result<_, String>>()?;
+    if !(1..=MOST_TEXTS).contains(&lines.len()) {
+        return Err(format!("must have from 1 to {MOST_TEXTS} texts, not {}", lines.len()));
+    }
+    Ok(lines)
 }
 
-/// The format of the result: `texts` are those that it is for.
-fn format(fields: &mut Fields, texts: Option<&Texts>) -> Result<Format, InvalidInput> {
-    let format = fields.parsed(FORMAT, Format::parse)?;
-    let fits = |format: &Format| match texts {
-        None => true,
-        Some(Texts::One(_)) => *format != Format::JsonLines,
-        Some(Texts::Many { .. }) => *format != Format::Json,
+/// The format of the result, whose `texts` these are.
+fn format(fields: &Fields, texts: &Texts) -> Result<Format, InvalidInput> {
+    let (own, others, what) = match texts {
+        Texts::One(_) => (Format::Json, Format::JsonLines, "one text"),
+        Texts::Many { .. } => (Format::JsonLines, Format::Json, "several texts"),
     };
-    let own = if matches!(texts, Some(Texts::Many { .. })) { Format::JsonLines } else { Format::Json };
-    match format {
-        Some(format) if fits(&format) => Ok(format),
+    match fields.text(&FORMAT) {
+        Some("npy") => Ok(Format::Npy),
         // a consumer's own is for those of its jobs that can have it
-        Some(format) if fields.says(FORMAT) => {
-            let message = format!(
-                "{} is not for {}",
-                format.name(),
-                if own == Format::Json { "one text" } else { "several texts" }
-            );
-            Err(InvalidInput::field(FORMAT[0], format!("{message}: take {} or npy", own.name())))
+        Some(name) if name == others.name() && fields.says(&FORMAT) => {
+            let message = format!("{name} is not for {what}: take {} or npy", own.name());
+            Err(InvalidInput::field(FORMAT.name(), message))
         }
         _ => Ok(own),
     }
 }
 
 impl Request for TextEmbeddingRequest {
-    const OBJECT_FIELDS: &'static [&'static str] = SOURCE;
+    const OBJECT_FIELDS: &'static [&'static str] = SOURCE.names;
 
     fn decode(input: &Input, defaults: &Map<String, Value>, _: &About) -> Result<Self, InvalidInput> {
-        let mut fields = Fields::new(input, TEXT[0], defaults);
-        let texts = texts(&mut fields)?;
-        let settings = Settings::read(&mut fields)?;
-        let format = format(&mut fields, texts.as_ref())?;
-        fields.finish()?;
-        let missing = || InvalidInput::field(TEXT[0], "is required, or texts, or source: what to make a vector of");
-        Ok(Self { texts: texts.ok_or_else(missing)?, settings, format })
+        let fields = Fields::read(&DECLARATION, input, defaults)?;
+        let texts = texts(&fields)?;
+        Ok(Self { settings: Settings::of_fields(&fields)?, format: format(&fields, &texts)?, texts })
     }
 
     /// A request of many texts takes long, and runs among its like: those of one text do not wait for it.
@@ -265,7 +212,7 @@ impl Request for TextEmbeddingRequest {
     }
 
     fn check_defaults(defaults: &Map<String, Value>) -> Result<(), InvalidInput> {
-        Settings::of_defaults(defaults).map(|_| ())
+        Settings::of_parameters(defaults).map(|_| ())
     }
 }
 

@@ -9,7 +9,7 @@ use super::finish::{Made, Told};
 use super::noise::Noise;
 use super::passes::Block;
 use super::pipeline::{Pipeline, Texts};
-use super::request::{MOST_SIDE, TextToImageRequest};
+use super::request::TextToImageRequest;
 use super::scheduler::{Sampler, Scheduler, SchedulerError};
 use super::start::{Kept, Start};
 use super::unet::TextAndSizes;
@@ -224,7 +224,7 @@ pub(super) fn check_defaults(pipeline: &Pipeline, defaults: &Map<String, Value>)
 
 /// Width and height in pixels of what is to be made.
 fn size(pipeline: &Pipeline, request: &TextToImageRequest) -> Result<(usize, usize), InvalidInput> {
-    const MOST: usize = MOST_SIDE as usize;
+    const MOST: usize = millrace_api::task::text_to_image::MOST_SIDE as usize;
     let whole = |side: u32| (side as usize / pipeline.scale) * pipeline.scale;
     // what a mask belongs to is brought to the model's size, another picture keeps its own, as diffusers has it
     let of_picture = request.source.as_ref().filter(|source| source.mask.is_none()).map(|source| source.image.size());

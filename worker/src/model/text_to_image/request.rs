@@ -2,22 +2,17 @@
 
 use std::sync::Arc;
 
+use millrace_api::task::text_to_image::{
+    DECLARATION, DEFAULT_STEPS, FORMAT, GUIDANCE_RESCALE, GUIDANCE_SCALE, HEIGHT, IMAGE, LORA_SCALE, MASK,
+    NEGATIVE_PROMPT, NUM_IMAGES, PREVIEW_EVERY_STEPS, PROMPT, PROMPT_WEIGHTS, QUALITY, SCHEDULER, SEED, STEPS,
+    STRENGTH, WIDTH,
+};
 use serde_json::{Map, Value};
 
 use super::lora;
 use super::picture::{Format, Picture};
-use crate::model::fields::{Fields, Names};
+use crate::model::fields::Fields;
 use crate::model::{About, Input, InvalidInput, Request};
-
-/// Steps of a job that names none: diffusers' default. Few-step models set theirs in `model.parameters`.
-const DEFAULT_STEPS: u64 = 50;
-
-/// Sides of a picture in pixels, and what they are a multiple of: pixels per latent in nearly every model.
-pub(super) const MOST_SIDE: u64 = 2048;
-const SIDE_STEP: u64 = 8;
-
-/// Longest prompt in bytes: many times what the encoders read.
-const MOST_PROMPT: usize = 16 << 10;
 
 /// Quality of a JPEG that names none.
 const DEFAULT_QUALITY: u64 = 90;
@@ -83,77 +78,57 @@ impl TextToImageRequest {
 
     /// What a job gets that says nothing but its prompt.
     pub(super) fn of_defaults(defaults: &Map<String, Value>) -> Result<Self, InvalidInput> {
-        Self::read(Fields::of_defaults(defaults), 0).map(|(_, request)| request)
+        Self::of_fields(&Fields::of_parameters(&DECLARATION, defaults)?, 0)
     }
 
-    /// The prompt, where there is one, and the request without it.
-    fn read(mut fields: Fields, seed: u64) -> Result<(Option<String>, Self), InvalidInput> {
-        let side = SIDE_STEP..=MOST_SIDE;
-        let narrow = |number: Option<u64>| number.map(|number| number as u32);
-        let prompt = bounded("prompt", fields.text(&["prompt"])?)?;
-        let request = Self {
-            prompt: String::new(),
-            negative_prompt: bounded("negative_prompt", fields.text(&["negative_prompt"])?)?,
-            prompt_weights: fields.flag(&["prompt_weights"])?.unwrap_or(false),
-            width: narrow(fields.multiple(&["width"], side.clone(), SIDE_STEP)?),
-            height: narrow(fields.multiple(&["height"], side, SIDE_STEP)?),
-            steps: fields.integer(&["steps", "num_inference_steps"], 1..=150)?.unwrap_or(DEFAULT_STEPS) as u32,
-            guidance_scale: fields.number(&["guidance_scale"], 0.0..=50.0)?,
-            guidance_rescale: fields.number(&["guidance_rescale"], 0.0..=1.0)?.unwrap_or(0.0),
-            seed: fields.integer(&["seed"], 0..=u64::MAX)?.unwrap_or(seed),
-            num_images: fields.integer(&["num_images", "num_images_per_prompt"], 1..=8)?.unwrap_or(1) as u32,
-            scheduler: fields.text(&["scheduler"])?,
-            source: source(&mut fields)?,
-            format: format(&mut fields)?,
-            preview_every_steps: narrow(fields.integer(&["preview_every_steps"], 1..=150)?),
-            lora_scale: fields.number(&["lora_scale"], -10.0..=10.0)?,
-        };
-        fields.of_the_model(&["lora"], "is merged when the model is loaded: set model.parameters.lora")?;
-        fields.finish()?;
-        Ok((prompt, request))
+    fn of_fields(fields: &Fields, seed: u64) -> Result<Self, InvalidInput> {
+        let integer = |field| fields.integer(field).map(|number| number as u32);
+        let text = |field| fields.text(field).map(str::to_owned);
+        Ok(Self {
+            prompt: text(&PROMPT).unwrap_or_default(),
+            negative_prompt: text(&NEGATIVE_PROMPT),
+            prompt_weights: fields.flag(&PROMPT_WEIGHTS).unwrap_or(false),
+            width: integer(&WIDTH),
+            height: integer(&HEIGHT),
+            steps: integer(&STEPS).unwrap_or(DEFAULT_STEPS as u32),
+            guidance_scale: fields.number(&GUIDANCE_SCALE),
+            guidance_rescale: fields.number(&GUIDANCE_RESCALE).unwrap_or(0.0),
+            seed: fields.integer(&SEED).unwrap_or(seed),
+            num_images: integer(&NUM_IMAGES).unwrap_or(1),
+            scheduler: text(&SCHEDULER),
+            source: source(fields)?,
+            format: format(fields)?,
+            preview_every_steps: integer(&PREVIEW_EVERY_STEPS),
+            lora_scale: fields.number(&LORA_SCALE),
+        })
     }
 }
 
-/// A prompt that is read on the model's thread, in a moment.
-fn bounded(field: &str, prompt: Option<String>) -> Result<Option<String>, InvalidInput> {
-    match prompt.as_ref().map(String::len).filter(|length| *length > MOST_PROMPT) {
-        Some(length) => {
-            let message = format!("has {length} bytes; at most {MOST_PROMPT} are read");
-            Err(InvalidInput::field(field, message))
-        }
-        None => Ok(prompt),
-    }
-}
-
-fn source(fields: &mut Fields) -> Result<Option<Source>, InvalidInput> {
-    const IMAGE: Names = &["image", "init_image"];
-    const MASK: Names = &["mask", "mask_image"];
-    let said = fields.says(&["strength"]);
-    let strength = fields.number(&["strength"], 0.0..=1.0)?;
-    let image = fields.of_the_job(IMAGE, Picture::read)?.map(Arc::new);
-    let mask = fields.of_the_job(MASK, Picture::read)?.map(Arc::new);
+fn source(fields: &Fields) -> Result<Option<Source>, InvalidInput> {
+    let image = fields.parsed(&IMAGE, Picture::read)?.map(Arc::new);
+    let mask = fields.parsed(&MASK, Picture::read)?.map(Arc::new);
     match (image, mask) {
-        (Some(image), mask) => Ok(Some(Source { image, mask, strength })),
-        (None, Some(_)) => Err(InvalidInput::field(fields.named(MASK), "needs an image that it is the mask of")),
-        (None, None) if said => Err(InvalidInput::field("strength", "needs an image to begin with")),
+        (Some(image), mask) => Ok(Some(Source { image, mask, strength: fields.number(&STRENGTH) })),
+        (None, Some(_)) => Err(InvalidInput::field(fields.named(&MASK), "needs an image that it is the mask of")),
+        // a consumer's own strength is for those of its jobs that have an image
+        (None, None) if fields.says(&STRENGTH) => {
+            Err(InvalidInput::field(STRENGTH.name(), "needs an image to begin with"))
+        }
         (None, None) => Ok(None),
     }
 }
 
-fn format(fields: &mut Fields) -> Result<Format, InvalidInput> {
+fn format(fields: &Fields) -> Result<Format, InvalidInput> {
+    let quality = fields.integer(&QUALITY).unwrap_or(DEFAULT_QUALITY) as u8;
+    let format = match fields.text(&FORMAT) {
+        Some("webp") => Format::WebP,
+        Some("jpeg" | "jpg") => Format::Jpeg(quality),
+        _ => Format::Png,
+    };
     // a consumer's own quality is for those of its jobs that ask for jpeg
-    let said = fields.says(&["quality"]);
-    let quality = fields.integer(&["quality"], 1..=100)?.unwrap_or(DEFAULT_QUALITY) as u8;
-    let format = fields.parsed(&["format", "output_format"], |text| match text {
-        "png" => Ok(Format::Png),
-        "webp" => Ok(Format::WebP),
-        "jpeg" | "jpg" => Ok(Format::Jpeg(quality)),
-        other => Err(format!("must be png, jpeg or webp, not {other}")),
-    })?;
-    let format = format.unwrap_or_default();
-    if said && !matches!(format, Format::Jpeg(_)) {
+    if fields.says(&QUALITY) && !matches!(format, Format::Jpeg(_)) {
         let message = format!("is of jpeg; {} is written without loss", format.extension());
-        return Err(InvalidInput::field("quality", message));
+        return Err(InvalidInput::field(QUALITY.name(), message));
     }
     Ok(format)
 }
@@ -162,9 +137,7 @@ impl Request for TextToImageRequest {
     const OBJECT_FIELDS: &'static [&'static str] = &["image", "init_image", "mask", "mask_image"];
 
     fn decode(input: &Input, defaults: &Map<String, Value>, about: &About) -> Result<Self, InvalidInput> {
-        let (prompt, request) = Self::read(Fields::new(input, "prompt", defaults), about.seed)?;
-        let missing = || InvalidInput::field("prompt", "is required: the text to make a picture of");
-        Ok(Self { prompt: prompt.ok_or_else(missing)?, ..request })
+        Self::of_fields(&Fields::read(&DECLARATION, input, defaults)?, about.seed)
     }
 
     fn check_defaults(defaults: &Map<String, Value>) -> Result<(), InvalidInput> {
@@ -224,7 +197,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named() {
-        let long = "x".repeat(MOST_PROMPT + 1);
+        let long = "x".repeat((16 << 10) + 1);
         let cases = [
             (json!({"steps": 4}), "prompt"),
             (json!({"prompt": long}), "prompt"),
