@@ -1,14 +1,14 @@
 //! Outputs and the result record to S3, conditionally. The record is the commit: it is put last, and only where none is.
 
 use bytes::Bytes;
+use jiff::Timestamp;
 use millrace_api::{KeyFields, KeyTemplate, RecordOutput, ResultRecord};
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
 use crate::failure::Failure;
 use crate::job::JobHead;
-use crate::message::Message;
-use crate::model::{InvalidInput, Output};
+use crate::model::{Body, InvalidInput, Output};
 use crate::store::{At, Bucket, Condition, Content, GivenUp, PREVIEW, Put, RECORD};
 use crate::time::date;
 
@@ -44,6 +44,9 @@ pub enum DeliverError {
         "output.keyTemplate: key {0} has more than {MAX_KEY} bytes; shorten the template, the prefix or the job id"
     )]
     KeyTooLong(String),
+    /// An engine uploaded it as something else than it came to be.
+    #[error("the engine uploaded an output as {0}, which is to be {1}: it had said another index or count")]
+    Misplaced(String, String),
     /// The bucket that the message names is not there or may not be written.
     #[error("output.bucket: {0}")]
     Elsewhere(String),
@@ -54,6 +57,7 @@ impl DeliverError {
     pub fn failure(self, given_up: Failure) -> Failure {
         let code = match self {
             Self::GivenUp(_) => return given_up,
+            Self::Misplaced(..) => return Failure::Model(self.to_string()),
             Self::OutputKeyTaken(_) => "OutputKeyTaken",
             Self::KeyTooLong(_) => "OutputKeyTooLong",
             Self::Elsewhere(_) => "OutputBucketUnusable",
@@ -86,8 +90,10 @@ pub enum Commit {
 pub struct Place<'a> {
     /// The job.
     pub head: &'a JobHead,
-    /// The message that it came by.
-    pub message: &'a Message,
+    /// The id of the message that it came by.
+    pub message_id: &'a str,
+    /// When that was sent.
+    pub sent_at: Timestamp,
     /// Which of the job's outputs.
     pub index: usize,
     /// How many there are.
@@ -116,16 +122,16 @@ impl Store {
     }
 
     /// Bucket and key of an output: the message's own words, else the consumer's template.
-    fn place(&self, place: Place<'_>, extension: &str) -> Result<(String, String), DeliverError> {
-        let Place { head, message, index, count } = place;
+    pub fn place(&self, place: Place<'_>, extension: &str) -> Result<(String, String), DeliverError> {
+        let Place { head, message_id, sent_at, index, count } = place;
         let fields = KeyFields {
             job_id: &head.id,
-            message_id: &message.id,
+            message_id,
             index,
             count,
             extension,
             name: &self.consumer,
-            date: &date(message.sent_at),
+            date: &date(sent_at),
         };
         let name = match &head.placement.key {
             Some(key) => KeyTemplate::literal(key).render(&fields),
@@ -139,6 +145,11 @@ impl Store {
         Ok((head.placement.bucket.clone().unwrap_or_else(|| self.bucket.name().to_owned()), key))
     }
 
+    /// What is kept with a job's outputs.
+    pub fn metadata<'a>(&'a self, head: &'a JobHead) -> [(&'static str, &'a str); 3] {
+        [(JOB_ID, head.id.as_str()), (INPUT, head.input_sha256.as_str()), (CONSUMER, self.owner.as_str())]
+    }
+
     /// Puts an output; the same job's is adopted, unless `replace` says that it is a failed attempt's.
     pub async fn put_output(
         &self,
@@ -149,7 +160,13 @@ impl Store {
     ) -> Result<RecordOutput, DeliverError> {
         let (bucket, key) = self.place(place, &output.extension)?;
         let at = At { bucket: &bucket, key: &key };
-        let sha256 = hex::encode(Sha256::digest(&output.body));
+        let (bytes, sha256) = match &output.body {
+            Body::Whole(body) => (body.len() as u64, hex::encode(Sha256::digest(body))),
+            Body::Sent(sent) if (&sent.upload.bucket, &sent.upload.key) != (&bucket, &key) => {
+                return Err(DeliverError::Misplaced(sent.upload.key.clone(), key));
+            }
+            Body::Sent(sent) => (sent.bytes, sent.sha256.clone()),
+        };
         let entry = |bytes: u64, sha256: String| RecordOutput {
             uri: format!("s3://{bucket}/{key}"),
             content_type: output.content_type.to_string(),
@@ -157,17 +174,19 @@ impl Store {
             sha256,
         };
         let head = place.head;
-        let metadata = [
-            (JOB_ID, head.id.as_str()),
-            (INPUT, head.input_sha256.as_str()),
-            (CONSUMER, self.owner.as_str()),
-            (SHA256, sha256.as_str()),
-        ];
-        let content = Content { body: &output.body, content_type: &output.content_type, metadata: &metadata };
+        let mut metadata = self.metadata(head).to_vec();
+        metadata.push((SHA256, sha256.as_str()));
+        let put = async |condition: &Condition| match &output.body {
+            Body::Whole(body) => {
+                let content = Content { body, content_type: &output.content_type, metadata: &metadata };
+                self.bucket.put(at, content, condition, give_up).await
+            }
+            Body::Sent(sent) => sent.upload.complete(sent.rest.clone(), condition.clone()).await,
+        };
         let mut condition = Condition::New;
         loop {
-            match self.bucket.put(at, content, &condition, give_up).await? {
-                Put::Done(_) => return Ok(entry(output.body.len() as u64, sha256)),
+            match put(&condition).await? {
+                Put::Done(_) => return Ok(entry(bytes, sha256)),
                 Put::Never(error) => return Err(DeliverError::Elsewhere(error.message)),
                 Put::Refused => {}
             }
@@ -181,8 +200,14 @@ impl Store {
             if !same {
                 return Err(DeliverError::OutputKeyTaken(key));
             }
-            if there.meta(SHA256) == Some(sha256.as_str()) || !replace {
-                return Ok(entry(there.bytes, there.meta(SHA256).unwrap_or(&sha256).to_owned()));
+            // what went up in parts has its sum nowhere
+            let sum = match there.meta(SHA256) {
+                Some(sum) => Some(sum.to_owned()),
+                None => self.bucket.sha256(at, give_up).await?,
+            };
+            match sum {
+                Some(sum) if sum == sha256 || !replace => return Ok(entry(there.bytes, sum)),
+                Some(_) | None => {}
             }
             condition = Condition::Same(there.etag);
         }
@@ -195,7 +220,8 @@ impl Store {
         let key = format!("{}{}~{index}{PREVIEW}", self.bucket.prefix(), head.id);
         let at = At { bucket: self.bucket.name(), key: &key };
         let metadata = [(JOB_ID, head.id.as_str()), (CONSUMER, self.owner.as_str())];
-        let content = Content { body: &preview.body, content_type: &preview.content_type, metadata: &metadata };
+        let Some(body) = preview.body.whole() else { return };
+        let content = Content { body, content_type: &preview.content_type, metadata: &metadata };
         match self.bucket.put(at, content, &Condition::Any, give_up).await {
             Ok(Put::Never(error)) => tracing::warn!(key, %error, "a preview was not put"),
             Ok(Put::Done(_) | Put::Refused) | Err(GivenUp) => {}

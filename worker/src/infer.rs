@@ -68,7 +68,8 @@ fn write(product: &Product, to: Option<&Path>) -> anyhow::Result<()> {
     for (index, output) in product.outputs.iter().enumerate() {
         let path = to.context("--output: say where the file goes")?;
         let path = if index == 0 { path.to_owned() } else { numbered(path, index) };
-        std::fs::write(&path, &output.body).with_context(|| format!("--output: cannot write {}", path.display()))?;
+        let body = output.body.whole().context("the output went somewhere else")?;
+        std::fs::write(&path, body).with_context(|| format!("--output: cannot write {}", path.display()))?;
         println!("{}", path.display());
     }
     if let Some(seed) = product.seed {

@@ -34,6 +34,7 @@ pub mod lease;
 pub mod message;
 pub mod metrics;
 pub mod model;
+pub mod parts;
 pub mod pipeline;
 pub mod queue;
 pub mod receive;
@@ -60,5 +61,7 @@ pub use cli::run;
 pub use handler::Handler;
 pub use millrace_api::task::{Declaration, Field};
 pub use model::fields::Fields;
-pub use model::{About, Engine, Input, InvalidInput, Item, LoadError, Loading, Output, Product, Request, RunError};
+pub use model::{
+    About, Engine, Input, InvalidInput, Item, LoadError, Loading, Name, Output, Product, Request, RunError, Stream,
+};
 pub use routes::Routes;

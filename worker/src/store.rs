@@ -2,6 +2,8 @@
 //!
 //! S3 trouble never fails a job: every call here is tried again with backoff until it is answered or given up.
 
+mod multipart;
+
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,11 +15,14 @@ use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
 use millrace_api::ConditionalWrites;
 use rand::Rng;
+use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
 use crate::aws::{ATTEMPT, ATTEMPTS, CREDENTIALS_FIX, Trouble, conflict, explain, precondition_failed, trouble};
 use crate::metrics::Metrics;
 use crate::state::{Part, State};
+
+pub use self::multipart::Begun;
 
 /// What the keys of records end in.
 pub const RECORD: &str = ".record.json";
@@ -311,6 +316,26 @@ impl Bucket {
             }))
         };
         self.persist(head, give_up).await
+    }
+
+    /// The SHA-256 of an object's content, in hex; none where there is no such key.
+    pub async fn sha256(&self, at: At<'_>, give_up: &CancellationToken) -> Result<Option<String>, GivenUp> {
+        let read = || async {
+            let answer = self.s3.get_object().bucket(at.bucket).key(at.key).send().await;
+            let missing = answer.as_ref().is_err_and(|e| e.code() == Some("NoSuchKey"));
+            self.metrics.request("GetObject", answer.is_ok() || missing);
+            if missing {
+                return Ok(None);
+            }
+            let broken = |detail: &str, trouble| self.words(at.bucket, "s3:GetObject", trouble, detail);
+            let mut body = answer.map_err(|e| broken(&explain(&e), trouble(&e)))?.body;
+            let mut sha256 = Sha256::new();
+            while let Some(bytes) = body.next().await {
+                sha256.update(bytes.map_err(|e| broken(&e.to_string(), Trouble::Unreachable))?);
+            }
+            Ok(Some(hex::encode(sha256.finalize())))
+        };
+        self.persist(read, give_up).await
     }
 
     /// Deletes a key; one that is not there is as good. An error is the caller's to tell: nothing here depends on it.

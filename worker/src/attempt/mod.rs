@@ -25,6 +25,7 @@ use crate::lease::CEILING;
 use crate::message::Message;
 use crate::metrics::{Outcome, Phase};
 use crate::model::{Cancel, InvalidInput, Item, Product, RunError};
+use crate::parts::Parts;
 use crate::pipeline::{Pipeline, Seat};
 use crate::store::GivenUp;
 use crate::suspect::Suspicion;
@@ -376,7 +377,11 @@ impl<H: Handler> Pipeline<H> {
         let last = requests.len().saturating_sub(1);
         let run = |(index, request)| {
             let (hook, cancel) = (Some(way.hook(index)), cancel.clone());
-            let item = Item { request: Arc::new(request), cancel: cancel.clone(), hook, is_last: index == last };
+            let (request, is_last) = (Arc::new(request), index == last);
+            // how many outputs come before those of a later request is not known while it runs
+            let uploads =
+                (last == 0).then(|| Arc::new(Parts::new(&self.store, head, attempt.message, attempt.give_up)));
+            let item = Item { request, cancel: cancel.clone(), hook, uploads, is_last };
             async move {
                 let done = self.batcher.run(item, head.priority).await;
                 // what is found invalid only now fails the job, whatever the others come to
@@ -454,7 +459,8 @@ impl<H: Handler> Pipeline<H> {
         let outputs: Vec<_> = products.into_iter().flat_map(|p| p.outputs).collect();
         let count = outputs.len();
         let put = |(index, output)| {
-            let place = Place { head, message: attempt.message, index, count };
+            let Message { id, sent_at, .. } = attempt.message;
+            let place = Place { head, message_id: id, sent_at: *sent_at, index, count };
             async move { self.store.put_output(place, &output, replace, attempt.give_up).await }
         };
         let puts: Vec<_> = outputs.into_iter().enumerate().map(put).collect();

@@ -19,6 +19,7 @@ mod golden;
 mod loading;
 #[cfg(feature = "models")]
 pub mod made;
+mod output;
 pub mod server;
 mod session;
 pub mod source;
@@ -35,17 +36,17 @@ mod tokenizing;
 #[cfg(feature = "models")]
 mod weights;
 
-use std::borrow::Cow;
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
 use self::concurrent::Concurrent;
 pub use self::loading::{Loading, gpus_given};
+pub use self::output::{Body, Name, Output, PART, Sent, Stream};
 use self::stepwise::Stepwise;
+use crate::parts::Parts;
 
 /// One input of a job, before its task has looked at it.
 #[derive(Debug, Clone, PartialEq)]
@@ -155,17 +156,6 @@ impl<R: Request> Batchable for R {
     }
 }
 
-/// One file that a request produced.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Output {
-    /// For `keyTemplate`'s `{extension}`, without the dot: `png`.
-    pub extension: Cow<'static, str>,
-    /// The S3 object's Content-Type.
-    pub content_type: Cow<'static, str>,
-    /// The whole content.
-    pub body: Bytes,
-}
-
 /// What a request came to: files, or a JSON value, or both.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Product {
@@ -244,6 +234,8 @@ pub struct Item<R> {
     pub cancel: Cancel,
     /// Who wants to know how far it is.
     pub hook: Option<Arc<dyn Hook>>,
+    /// Where outputs go that are uploaded while they are made; none where they are kept until then.
+    pub uploads: Option<Arc<Parts>>,
     /// Whether it is the last of its job: when it ends, the worker has a place for another job.
     pub is_last: bool,
 }
@@ -251,7 +243,14 @@ pub struct Item<R> {
 impl<R> Item<R> {
     /// A request that nobody will cancel or follow.
     pub fn new(request: R) -> Self {
-        Self { request: Arc::new(request), cancel: Cancel::default(), hook: None, is_last: true }
+        Self { request: Arc::new(request), cancel: Cancel::default(), hook: None, uploads: None, is_last: true }
+    }
+}
+
+impl<R> Item<R> {
+    /// An output that is uploaded while it is made.
+    pub fn stream(&self, name: Name) -> Stream {
+        Stream::new(name, self.uploads.clone())
     }
 }
 
@@ -261,6 +260,7 @@ impl<R> Clone for Item<R> {
             request: Arc::clone(&self.request),
             cancel: self.cancel.clone(),
             hook: self.hook.clone(),
+            uploads: self.uploads.clone(),
             is_last: self.is_last,
         }
     }

@@ -59,7 +59,13 @@ impl<E: model::Engine> Engine for E {
     fn run(&mut self, items: &[Item<Routed>]) -> Vec<Result<Product, RunError>> {
         let own = |item: &Item<Routed>| {
             let request = Arc::clone(&item.request.request).downcast::<E::Request>().ok()?;
-            Some(Item { request, cancel: item.cancel.clone(), hook: item.hook.clone(), is_last: item.is_last })
+            Some(Item {
+                request,
+                cancel: item.cancel.clone(),
+                hook: item.hook.clone(),
+                uploads: item.uploads.clone(),
+                is_last: item.is_last,
+            })
         };
         match items.iter().map(own).collect::<Option<Vec<_>>>() {
             Some(own) => model::Engine::run(self, &own),

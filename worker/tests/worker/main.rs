@@ -13,6 +13,9 @@ mod lab;
 #[allow(dead_code)]
 mod program;
 mod receiver;
+#[allow(dead_code)]
+#[path = "../model/stub.rs"]
+mod stub;
 mod wait;
 
 mod announce;
@@ -27,6 +30,7 @@ mod launch;
 mod leases;
 mod model;
 mod outages;
+mod parts;
 mod policy;
 mod stop;
 mod traces;

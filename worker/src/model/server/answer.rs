@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimeParser;
 use millrace_api::ServerResponse;
@@ -15,7 +14,7 @@ use serde_json::Value;
 
 use super::ask::is_json;
 use super::sse;
-use crate::model::{InvalidInput, Output, Product};
+use crate::model::{InvalidInput, Name, Output, Product};
 
 /// Most bytes of a JSON result that the record holds; a larger one is a file.
 const LARGEST_VALUE: usize = 256 << 10;
@@ -93,25 +92,38 @@ fn shown(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// What an answer comes to; else why the consumer's mapping does not fit it.
-pub(super) fn product(mapping: &ServerResponse, content_type: &str, body: Bytes) -> Result<Product, String> {
-    let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    if essence == "text/event-stream" {
-        return of_json(mapping, sse::collect(&String::from_utf8_lossy(&body))?);
+const EVENTS: &str = "text/event-stream";
+
+fn essence(content_type: &str) -> String {
+    content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+/// The one output that an answer is, where it is nothing else: as it comes.
+pub(super) fn file(mapping: &ServerResponse, content_type: &str) -> Option<Name> {
+    let essence = essence(content_type);
+    let is_text = essence.starts_with("text/") && mapping.content_type.is_none();
+    if essence == EVENTS || is_json(&essence) || is_text {
+        return None;
+    }
+    let (extension, content_type) = kind(mapping, Some(essence).filter(|essence| !essence.is_empty()));
+    Some(Name { index: 0, count: 1, extension, content_type })
+}
+
+/// What an answer comes to that is no file; else why the consumer's mapping does not fit it.
+pub(super) fn product(mapping: &ServerResponse, content_type: &str, body: &[u8]) -> Result<Product, String> {
+    let essence = essence(content_type);
+    if essence == EVENTS {
+        return of_json(mapping, sse::collect(&String::from_utf8_lossy(body))?);
     }
     if is_json(&essence) {
-        let json = serde_json::from_slice(&body)
+        let json = serde_json::from_slice(body)
             .map_err(|error| format!("the answer is no JSON, although it says so: {error}"))?;
         return of_json(mapping, json);
     }
-    if essence.starts_with("text/") && mapping.content_type.is_none() {
-        if let Some(pointer) = mapping.value.as_ref().or(mapping.file.as_ref()) {
-            return Err(format!("the answer is {essence}, and model.server.response has the JSON pointer {pointer}"));
-        }
-        return of_json(mapping, Value::String(String::from_utf8_lossy(&body).into_owned()));
+    if let Some(pointer) = mapping.value.as_ref().or(mapping.file.as_ref()) {
+        return Err(format!("the answer is {essence}, and model.server.response has the JSON pointer {pointer}"));
     }
-    let file = output(mapping, Some(essence).filter(|essence| !essence.is_empty()), body);
-    Ok(Product { outputs: vec![file], ..Product::default() })
+    of_json(mapping, Value::String(String::from_utf8_lossy(body).into_owned()))
 }
 
 fn of_json(mapping: &ServerResponse, json: Value) -> Result<Product, String> {
@@ -129,7 +141,8 @@ fn of_json(mapping: &ServerResponse, json: Value) -> Result<Product, String> {
             let bytes = one.as_str().and_then(|text| STANDARD.decode(text).ok());
             let bytes = bytes
                 .ok_or_else(|| format!("what the answer has at {pointer} (model.server.response.file) is no base64"))?;
-            outputs.push(output(mapping, None, bytes.into()));
+            let (extension, content_type) = kind(mapping, None);
+            outputs.push(Output { extension, content_type, body: bytes.into() });
         }
     }
     let value = match &mapping.value {
@@ -146,11 +159,11 @@ fn of_json(mapping: &ServerResponse, json: Value) -> Result<Product, String> {
     Ok(Product { outputs, ..Product::default() })
 }
 
-/// A file of the type that the consumer says, else the answer, else of any.
-fn output(mapping: &ServerResponse, answered: Option<String>, body: Bytes) -> Output {
+/// Extension and type of a file: what the consumer says, else the answer, else those of any.
+fn kind(mapping: &ServerResponse, answered: Option<String>) -> (Cow<'static, str>, Cow<'static, str>) {
     let content_type = mapping.content_type.clone().or(answered).unwrap_or_else(|| "application/octet-stream".into());
     let extension = mapping.extension.clone().map_or_else(|| extension(&content_type).into(), Cow::Owned);
-    Output { extension, content_type: content_type.into(), body }
+    (extension, content_type.into())
 }
 
 /// The usual extension of a type's files.
@@ -249,30 +262,38 @@ mod tests {
             (both, "application/json", json(), Some(json!("hi")), &[("dat", OCTETS, b"i")]),
             (json!({}), "text/plain", "hi".into(), Some(json!("hi")), &[]),
             (json!({}), "text/event-stream", "data: 1\n\n".into(), Some(json!([1])), &[]),
-            (json!({}), "Audio/WAV", "x".into(), None, &[("wav", "audio/wav", b"x")]),
-            (json!({}), "", "x".into(), None, &[("bin", OCTETS, b"x")]),
-            (
-                json!({ "contentType": "text/vtt", "extension": "vtt" }),
-                "text/plain",
-                "x".into(),
-                None,
-                &[("vtt", "text/vtt", b"x")],
-            ),
         ];
         for (spec, content_type, body, value, files) in table {
-            let product = product(&mapping(spec.clone()), content_type, body.into()).unwrap();
+            assert_eq!(file(&mapping(spec.clone()), content_type), None, "{spec}");
+            let product = product(&mapping(spec.clone()), content_type, body.as_bytes()).unwrap();
             assert_eq!(product.value, value, "{spec}");
             let found: Vec<_> =
-                product.outputs.iter().map(|o| (&*o.extension, &*o.content_type, o.body.as_ref())).collect();
+                product.outputs.iter().map(|o| (&*o.extension, &*o.content_type, &o.body[..])).collect();
             assert_eq!(found, files, "{spec}");
+        }
+    }
+
+    #[test]
+    fn an_answer_that_is_a_file_goes_on_as_it_comes() {
+        let vtt = json!({ "contentType": "text/vtt", "extension": "vtt" });
+        let table = [
+            (json!({}), "Audio/WAV", ("wav", "audio/wav")),
+            (json!({}), "video/mp4; codecs=avc1", ("mp4", "video/mp4")),
+            (json!({}), "", ("bin", OCTETS)),
+            (vtt, "text/plain", ("vtt", "text/vtt")),
+        ];
+        for (spec, answered, wanted) in table {
+            let name = file(&mapping(spec), answered).unwrap();
+            assert_eq!((&*name.extension, &*name.content_type), wanted);
+            assert_eq!((name.index, name.count), (0, 1));
         }
     }
 
     #[test]
     fn a_large_value_is_a_file() {
         let body = json!("x".repeat(LARGEST_VALUE)).to_string();
-        let product = product(&mapping(json!({})), "application/json", body.clone().into()).unwrap();
-        assert_eq!((product.value, product.outputs[0].body.as_ref()), (None, body.as_bytes()));
+        let product = product(&mapping(json!({})), "application/json", body.as_bytes()).unwrap();
+        assert_eq!((product.value, &product.outputs[0].body[..]), (None, body.as_bytes()));
         assert_eq!((&*product.outputs[0].extension, &*product.outputs[0].content_type), ("json", "application/json"));
     }
 
@@ -296,7 +317,7 @@ mod tests {
             (json!({}), "application/json", "hi", "is no JSON"),
         ];
         for (spec, content_type, body, words) in table {
-            let error = product(&mapping(spec.clone()), content_type, body.into()).unwrap_err();
+            let error = product(&mapping(spec.clone()), content_type, body.as_bytes()).unwrap_err();
             assert!(error.contains(words), "{spec}: {error}");
         }
     }

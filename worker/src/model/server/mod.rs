@@ -26,7 +26,7 @@ use tokio::sync::watch;
 
 pub use self::ask::Asked;
 
-use self::answer::{Meaning, complaint, meaning, product, retry_after};
+use self::answer::{Meaning, complaint, file, meaning, product, retry_after};
 use self::ask::{Body, FILE};
 use self::gate::Gate;
 use super::concurrent::Concurrent;
@@ -232,8 +232,7 @@ impl Asker {
         loop {
             let pass = self.gate.enter(item.is_last).await;
             let alone = pass.alone;
-            let tried = tokio::time::timeout(self.timeout, self.ask(&item.request, &body)).await;
-            let tried = tried.unwrap_or_else(|_| {
+            let tried = self.ask(item, &body).await.unwrap_or_else(|Late| {
                 let seconds = self.timeout.as_secs();
                 Tried::Failed(format!("no answer within {seconds} s (model.server.timeoutSeconds)"))
             });
@@ -314,39 +313,80 @@ impl Asker {
     }
 
     /// One try.
-    async fn ask(&self, asked: &Asked, body: &Body) -> Tried {
+    async fn ask(&self, item: &Item<Asked>, body: &Body) -> Result<Tried, Late> {
+        let asked = &item.request;
+        let mut patience = Patience(self.timeout);
         let mut headers = self.headers.clone();
         if let Ok(job_id) = HeaderValue::from_str(&asked.job_id) {
             headers.insert(JOB_ID, job_id);
         }
         let request = self.client.post(&self.url).header(CONTENT_TYPE, &body.content_type).headers(headers);
-        let answer = match request.body(body.bytes.clone()).send().await {
+        let answer = match patience.of(request.body(body.bytes.clone()).send()).await? {
             Ok(answer) => answer,
             Err(error) if error.is_builder() => {
-                return Tried::Failed(format!("the request cannot be made: {}", in_words(&error)));
+                return Ok(Tried::Failed(format!("the request cannot be made: {}", in_words(&error))));
             }
-            Err(error) => return Tried::Gone { heard: in_words(&error), had_it: !error.is_connect() },
+            Err(error) => return Ok(Tried::Gone { heard: in_words(&error), had_it: !error.is_connect() }),
         };
         match meaning(answer.status()) {
-            Meaning::Done => self.take(answer).await,
-            no => refusal(no, answer).await,
+            Meaning::Done => self.take(answer, item, patience).await,
+            no => patience.of(refusal(no, answer)).await,
         }
     }
 
     /// Reads an answer, and makes its result.
-    async fn take(&self, answer: Response) -> Tried {
+    async fn take(&self, mut answer: Response, item: &Item<Asked>, mut patience: Patience) -> Result<Tried, Late> {
         let content_type = header(&answer, &CONTENT_TYPE).unwrap_or_default();
-        match collect(answer, self.most_bytes).await {
-            Err(error) => Tried::Gone { heard: in_words(&error), had_it: true },
-            Ok(None) => {
-                let most = self.spec.response.max_mebibytes;
-                Tried::Failed(format!("the answer has more than {most} MiB (model.server.response.maxMebibytes)"))
+        let Some(name) = file(&self.spec.response, &content_type) else {
+            return Ok(match patience.of(collect(answer, self.most_bytes)).await? {
+                Err(error) => Tried::Gone { heard: in_words(&error), had_it: true },
+                Ok(None) => self.too_large(),
+                Ok(Some(body)) => match product(&self.spec.response, &content_type, &body) {
+                    Ok(product) => Tried::Done(Box::new(product)),
+                    Err(why) => Tried::Failed(why),
+                },
+            });
+        };
+        // what takes long to upload is no fault of the server's
+        let mut stream = item.stream(name);
+        loop {
+            match patience.of(answer.chunk()).await? {
+                Err(error) => return Ok(Tried::Gone { heard: in_words(&error), had_it: true }),
+                Ok(None) => break,
+                Ok(Some(chunk)) if stream.len() + chunk.len() as u64 > self.most_bytes as u64 => {
+                    return Ok(self.too_large());
+                }
+                Ok(Some(chunk)) => {
+                    if let Err(error) = stream.push(&chunk).await {
+                        return Ok(Tried::Failed(error.to_string()));
+                    }
+                }
             }
-            Ok(Some(body)) => match product(&self.spec.response, &content_type, body) {
-                Ok(product) => Tried::Done(Box::new(product)),
-                Err(why) => Tried::Failed(why),
-            },
         }
+        Ok(Tried::Done(Box::new(Product { outputs: vec![stream.finish()], ..Product::default() })))
+    }
+
+    fn too_large(&self) -> Tried {
+        let most = self.spec.response.max_mebibytes;
+        Tried::Failed(format!("the answer has more than {most} MiB (model.server.response.maxMebibytes)"))
+    }
+}
+
+/// The time that is left to a server for its answer.
+#[derive(Debug)]
+struct Patience(Duration);
+
+/// It ran out.
+#[derive(Debug)]
+struct Late;
+
+impl Patience {
+    /// Waits for the server.
+    async fn of<F: Future>(&mut self, answer: F) -> Result<F::Output, Late> {
+        let began = Instant::now();
+        let answer = tokio::time::timeout(self.0, answer).await.map_err(|_| Late)?;
+        self.0 = self.0.saturating_sub(began.elapsed());
+        Ok(answer)
     }
 }
 

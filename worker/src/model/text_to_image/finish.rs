@@ -62,7 +62,11 @@ impl Made {
         let format = Format::Jpeg(quality);
         let body = picture::jpeg(&self.bytes()?, self.width as u32, self.height as u32, quality);
         let body = body.map_err(|error| RunError::Model(error.to_string()))?;
-        Ok(Output { extension: format.extension().into(), content_type: format.content_type().into(), body })
+        Ok(Output {
+            extension: format.extension().into(),
+            content_type: format.content_type().into(),
+            body: body.into(),
+        })
     }
 }
 
@@ -117,7 +121,7 @@ impl Told {
         Ok(Output {
             extension: request.format.extension().into(),
             content_type: request.format.content_type().into(),
-            body,
+            body: body.into(),
         })
     }
 }

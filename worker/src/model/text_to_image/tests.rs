@@ -57,7 +57,7 @@ pub(super) fn item(input: Value) -> Item<TextToImageRequest> {
 
 /// Size and 8-bit pixels of a picture.
 fn decode(output: &Output) -> (u32, u32, Vec<u8>) {
-    let mut reader = ::png::Decoder::new(std::io::Cursor::new(&output.body)).read_info().unwrap();
+    let mut reader = ::png::Decoder::new(std::io::Cursor::new(&output.body[..])).read_info().unwrap();
     let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
     let frame = reader.next_frame(&mut pixels).unwrap();
     (frame.width, frame.height, pixels)
@@ -224,7 +224,7 @@ fn a_png_says_how_it_was_made() {
         "scheduler": "dpm++_2m_sde_karras",
     });
     let product = engine.run(&[item(input)]).remove(0).unwrap();
-    let reader = ::png::Decoder::new(std::io::Cursor::new(&product.outputs[1].body)).read_info().unwrap();
+    let reader = ::png::Decoder::new(std::io::Cursor::new(&product.outputs[1].body[..])).read_info().unwrap();
     let text = reader.info().utf8_text[0].get_text().unwrap();
     let told: Value = serde_json::from_str(&text).unwrap();
     let own = json!({
