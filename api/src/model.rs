@@ -50,6 +50,8 @@ pub enum Task {
     TextToImage,
     /// A text gives a vector, by a model in the layout of sentence-transformers.
     TextEmbedding,
+    /// A prompt or a conversation gives the text that follows, by a decoder of the Llama, Mistral or Qwen families.
+    TextGeneration,
     /// Returns its input after `parameters.milliseconds`: for trying out a queue and for load tests.
     Echo,
     /// What the team's own worker computes, built on the library millrace-worker: its image is `worker.image`.
@@ -62,6 +64,7 @@ impl Task {
         match self {
             Self::TextToImage => "TextToImage",
             Self::TextEmbedding => "TextEmbedding",
+            Self::TextGeneration => "TextGeneration",
             Self::Echo => "Echo",
             Self::Custom => "Custom",
         }
@@ -70,7 +73,7 @@ impl Task {
     /// Whether it cannot do without `model.source`.
     pub fn needs_source(self) -> bool {
         match self {
-            Self::TextToImage | Self::TextEmbedding => true,
+            Self::TextToImage | Self::TextEmbedding | Self::TextGeneration => true,
             Self::Echo | Self::Custom => false,
         }
     }

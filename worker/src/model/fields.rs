@@ -73,6 +73,25 @@ impl<'a> Fields<'a> {
         })
     }
 
+    /// Any value that `parse` understands, or says why it does not; it may call on [`describe`].
+    pub fn value<T>(
+        &mut self,
+        names: Names,
+        parse: impl FnOnce(&Value) -> Result<T, String>,
+    ) -> Result<Option<T>, InvalidInput> {
+        self.read(names, parse)
+    }
+
+    /// The same, of a field that a consumer's defaults cannot have.
+    pub fn value_of_the_job<T>(
+        &mut self,
+        names: Names,
+        parse: impl FnOnce(&Value) -> Result<T, String>,
+    ) -> Result<Option<T>, InvalidInput> {
+        self.not_by_default(names)?;
+        self.read(names, parse)
+    }
+
     /// As [`Fields::parsed`], of a field that a consumer's defaults cannot have: it is another one for every job.
     pub fn of_the_job<T>(
         &mut self,
@@ -239,7 +258,7 @@ fn refuse(kind: &str, range: &RangeInclusive<impl Display>, value: &Value) -> St
 }
 
 /// A value as an error shows it: small ones as they are, others by kind.
-fn describe(value: &Value) -> String {
+pub(super) fn describe(value: &Value) -> String {
     match value {
         Value::String(text) if text.chars().count() <= 40 => format!("the text {value}"),
         Value::String(_) => "a long text".into(),

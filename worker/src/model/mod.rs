@@ -16,6 +16,8 @@ mod golden;
 mod loading;
 #[cfg(feature = "models")]
 pub mod made;
+#[cfg(feature = "models")]
+mod memory;
 mod session;
 pub mod source;
 pub mod stepwise;
@@ -23,6 +25,8 @@ pub mod stepwise;
 pub(crate) mod testing;
 #[cfg(feature = "models")]
 pub mod text_embedding;
+#[cfg(feature = "models")]
+pub mod text_generation;
 #[cfg(feature = "models")]
 pub mod text_to_image;
 pub mod thread;
