@@ -3,7 +3,8 @@
 //! A request is decoded and checked on the async side (`Request::decode`), waits in a batch with others of the same
 //! `batch_key`, and runs on the one OS thread that owns the engine (`Engine::run`).
 
-#[cfg(all(test, feature = "models"))]
+#[cfg(feature = "models")]
+#[cfg(test)]
 mod damaged;
 #[cfg(feature = "models")]
 mod device;
@@ -11,7 +12,8 @@ pub mod echo;
 pub mod fields;
 #[cfg(feature = "models")]
 mod folder;
-#[cfg(all(test, feature = "models"))]
+#[cfg(feature = "models")]
+#[cfg(test)]
 mod golden;
 mod loading;
 #[cfg(feature = "models")]

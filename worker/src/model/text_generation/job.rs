@@ -51,7 +51,7 @@ impl Job {
             written: None,
         };
         let texts = (0..).zip(model.read(request)?).map(text).collect();
-        let job = Self { sampling, texts, item };
+        let job = Self { item, sampling, texts };
         job.tell();
         Ok(job)
     }

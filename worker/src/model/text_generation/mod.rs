@@ -6,6 +6,7 @@ mod cache;
 mod chat;
 mod config;
 mod decoder;
+mod gguf;
 mod job;
 mod layers;
 mod load;

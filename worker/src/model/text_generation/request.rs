@@ -315,7 +315,7 @@ mod tests {
         let system = json!({"system": "be brief"});
         for (input, defaults, wanted) in [
             (json!("a"), json!({}), vec![prompt("a")]),
-            (json!("a"), json!({"chat": true}), vec![talk(&[user.clone()])]),
+            (json!("a"), json!({"chat": true}), vec![talk(std::slice::from_ref(&user))]),
             (json!("a"), system.clone(), vec![talk(&[brief.clone(), user.clone()])]),
             (json!({"prompt": "a", "chat": false}), system.clone(), vec![prompt("a")]),
             (json!({"prompts": ["a", "b"]}), json!({}), vec![prompt("a"), prompt("b")]),
@@ -329,7 +329,7 @@ mod tests {
             (
                 json!({"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}]}]}),
                 json!({"chat": false}),
-                vec![talk(&[user.clone()])],
+                vec![talk(std::slice::from_ref(&user))],
             ),
         ] {
             assert_eq!(talks(input.clone(), defaults.clone()), wanted, "{input} {defaults}");

@@ -2,6 +2,7 @@
 
 mod batches;
 mod damaged;
+mod gguf;
 mod load;
 mod parity;
 

@@ -59,6 +59,11 @@ impl Tokenizer {
             .map_err(|error| RunError::Model(format!("the tokens cannot be made a text: {error}")))
     }
 
+    /// The token of a number.
+    pub(super) fn token(&self, number: u32) -> Option<String> {
+        self.inner.id_to_token(number)
+    }
+
     /// The number of a token.
     pub(super) fn number(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)
