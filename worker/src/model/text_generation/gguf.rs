@@ -16,8 +16,8 @@ use serde_json::{Value, json};
 use super::config::{Config, Family};
 use super::layers::{Embedding, Linear, Norm, Weights};
 use crate::model::LoadError;
-use crate::model::folder::{Folder, unreadable, unsupported};
-use crate::model::weights::explain;
+use crate::model::folder::{Folder, corrupt, unreadable, unsupported};
+use crate::model::weights::{cause, explain};
 
 /// What llama.cpp calls the parts of a block.
 const PARTS: [(&str, &str); 11] = [
@@ -64,7 +64,8 @@ impl Gguf {
 
     fn open(path: &Path, name: String, device: &Device) -> std::result::Result<Self, LoadError> {
         let mut file = BufReader::new(File::open(path).map_err(|error| unreadable(&name, &error))?);
-        let content = Content::read(&mut file).map_err(|error| explain(&name, &HashMap::new(), &error))?;
+        let content = Content::read(&mut file)
+            .map_err(|error| corrupt(&name, &format!("it is no whole GGUF file: {}", cause(&error))))?;
         if let Some(parts) =
             content.metadata.get("split.count").and_then(number).filter(|parts| parts.as_u64() > Some(1))
         {
