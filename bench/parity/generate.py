@@ -2,7 +2,7 @@
 
     $(./install) generate.py [components] [pictures] [lora] [schedulers] [noise]    # all of these when none is named
     $(./install embeddings) generate.py embeddings [minilm=$(./minilm)]             # what sentence-transformers computes
-    $(./install) generate.py generation                                             # what transformers writes
+    $(./install generation) generate.py generation                                  # what transformers writes
 """
 import json
 import os

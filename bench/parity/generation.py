@@ -1,7 +1,7 @@
 """Goldens of text generation: tiny models of every family, and what transformers makes of prompts with them.
 
 A model's config lies in goldens/generation/MODEL; its weights follow from the seed (weights.py), and all share one
-tokenizer. cases.json has prompts, the tokens that follow them greedily, conversations as chat templates render them and
+tokenizer; llama.gguf is the first of them as llama.cpp's converter writes it. cases.json has prompts, the tokens that follow them greedily, conversations as chat templates render them and
 settings of samplers; generation.safetensors has logits and the samplers' probabilities.
 """
 import copy
@@ -119,6 +119,56 @@ def publish(name, folder):
     return shapes
 
 
+def turns(weight, heads):
+    """The rows of queries or keys as llama.cpp has them: the two halves of a head in turns."""
+    return weight.reshape(heads, 2, -1, *weight.shape[1:]).swapaxes(1, 2).reshape(weight.shape)
+
+
+def write_gguf(file, config, weights):
+    """A Llama in F16, which holds the weights of weights.py exactly."""
+    import gguf
+
+    writer = gguf.GGUFWriter(file, "llama")
+    writer.add_vocab_size(config.vocab_size)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    writer.add_rope_dimension_count(config.head_dim)
+    writer.add_bos_token_id(config.bos_token_id)
+    writer.add_eos_token_id(config.eos_token_id)
+    writer.add_chat_template(TEMPLATES["turns"])
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
+    heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
+    for name, weight in sorted(weights.items()):
+        part = name.split(".")[-2]
+        weight = turns(weight, heads[part]) if part in heads else weight
+        weight = weight.astype(np.float32 if weight.ndim == 1 else np.float16)
+        writer.add_tensor(names.get_name(name, try_suffixes=(".weight",)), weight)
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    plain = config.rope_parameters["rope_theta"] ** -(np.arange(0, config.head_dim, 2) / config.head_dim)
+    stretched = ROPE_INIT_FUNCTIONS["llama3"](config, "cpu")[0].numpy()
+    writer.add_tensor("rope_freqs.weight", (plain / stretched).astype(np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def check_gguf(folder, weights):
+    """Whether transformers reads the same weights out of it."""
+    import transformers
+
+    read = transformers.AutoModelForCausalLM.from_pretrained(folder, gguf_file="llama.gguf", dtype=torch.float32).state_dict()
+    for name, weight in weights.items():
+        assert np.array_equal(read[name].numpy(), weight), f"{name} of llama.gguf is another one"
+
+
 def follow(model, ids):
     """The tokens that follow greedily, the logits after the prompt and before the last of them, and how clear each choice was."""
     ids, logits, clear = list(ids), [], 1e9
@@ -174,8 +224,12 @@ def make(work, goldens):
         shapes = publish(name, into / name)
         folder = work / f"generation-{name}"
         shutil.copytree(into / name, folder)
-        save_file({tensor: values(SEED, "", tensor, shape) for tensor, shape in shapes.items()}, folder / "model.safetensors", {"format": "pt"})
+        weights = {tensor: values(SEED, "", tensor, shape) for tensor, shape in shapes.items()}
+        save_file(weights, folder / "model.safetensors", {"format": "pt"})
         model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+        if name == "llama":
+            write_gguf(into / "llama.gguf", model.config, weights)
+            check_gguf(into, weights)
         tokens[name] = []
         for index, prompt in enumerate(prompts):
             following, made[f"{name}.{index}"], clear = follow(model, prompt["tokens"])
@@ -193,9 +247,11 @@ def make(work, goldens):
 
 
 def versions():
+    from importlib.metadata import version
+
     import jinja2
     import tokenizers
     import transformers
 
     return {"torch": torch.__version__, "transformers": transformers.__version__, "tokenizers": tokenizers.__version__,
-            "jinja2": jinja2.__version__, "numpy": np.__version__}
+            "jinja2": jinja2.__version__, "gguf": version("gguf"), "numpy": np.__version__}

@@ -65,6 +65,14 @@ pub(crate) fn generation_model(name: &str, seed: u64) -> (TempDir, PathBuf) {
     (dir, model)
 }
 
+/// One of them as a GGUF file, with the tokenizer beside it.
+pub(crate) fn generation_gguf(name: &str) -> TempDir {
+    let model = tempfile::tempdir().unwrap();
+    copy(&generation_tokenizer(), model.path());
+    std::fs::write(model.path().join(name), bytes(&format!("generation/{name}"))).unwrap();
+    model
+}
+
 /// The folder of their tokenizer.
 pub(crate) fn generation_tokenizer() -> PathBuf {
     folder().join("generation/tokenizer")

@@ -123,6 +123,22 @@ fn a_file_of_whole_numbers_is_the_same_model() {
     }
 }
 
+/// Written by llama.cpp's own package (bench/parity).
+#[test]
+fn a_converted_model_gives_the_logits_of_transformers() {
+    let goldens: Value = serde_json::from_str(&golden::text("generation/cases.json")).unwrap();
+    let model = golden::generation_gguf("llama.gguf");
+    let engine = load_cpu(model.path()).unwrap();
+    for (index, prompt) in goldens["prompts"].as_array().unwrap().iter().enumerate() {
+        let tokens = engine.model.tokenizer.tokens(prompt["text"].as_str().unwrap(), true).unwrap();
+        let cache = engine.model.decoder.cache(tokens.len());
+        let found = engine.model.decoder.forward(&mut [Piece { tokens, cache }]).unwrap().remove(0);
+        let known = &golden::tensors("generation/generation.safetensors")[&format!("llama.{index}")];
+        let far = apart(&found, &known.get(0).unwrap().to_vec1::<f32>().unwrap());
+        assert!(far < 2e-4, "{prompt}: {far}");
+    }
+}
+
 #[test]
 fn blocks_of_few_bits_are_nearly_the_same_model() {
     let (_dir, model) = made();
