@@ -25,7 +25,8 @@ pub(super) struct Piece {
 /// A loaded decoder.
 #[derive(Debug)]
 pub(super) struct Decoder {
-    embedding: Embedding,
+    /// None where the head's weights are the tokens' vectors as well.
+    embedding: Option<Embedding>,
     layers: Vec<Layer>,
     norm: Norm,
     head: Linear,
@@ -36,16 +37,16 @@ pub(super) struct Decoder {
 impl Decoder {
     /// Reads it; `rope` knows the places of its tokens.
     pub(super) fn new(weights: &dyn Weights, family: Family, config: &Config, rope: Rope, on: &Device) -> Result<Self> {
+        const VECTORS: &str = "model.embed_tokens";
         let (width, tokens) = (config.hidden_size, config.vocab_size);
-        let embedding = weights.embedding("model.embed_tokens", tokens, width)?;
+        let (embedding, head) = if config.tie_word_embeddings {
+            (None, weights.linear(VECTORS, width, tokens, false)?)
+        } else {
+            (Some(weights.embedding(VECTORS, tokens, width)?), weights.linear("lm_head", width, tokens, false)?)
+        };
         let layers = (0..config.num_hidden_layers).map(|layer| Layer::new(weights, family, config, layer));
         let layers = layers.collect::<Result<_>>()?;
         let norm = weights.norm("model.norm", width, config.rms_norm_eps)?;
-        let head = if config.tie_word_embeddings {
-            embedding.as_head()?
-        } else {
-            weights.linear("lm_head", width, tokens, false)?
-        };
         Ok(Self { embedding, layers, norm, head, rope, device: on.clone() })
     }
 
@@ -61,7 +62,11 @@ impl Decoder {
         let places: Vec<usize> =
             pieces.iter().flat_map(|Piece { tokens, cache }| cache.length()..cache.length() + tokens.len()).collect();
         let turns = self.rope.at(&places)?;
-        let mut x = self.embedding.forward(&Tensor::new(tokens, &self.device)?)?;
+        let tokens = Tensor::new(tokens, &self.device)?;
+        let mut x = match &self.embedding {
+            Some(embedding) => embedding.forward(&tokens)?,
+            None => self.head.weights_of(&tokens)?,
+        };
         for (index, layer) in self.layers.iter().enumerate() {
             x = layer.forward(&x, index, pieces, &turns)?;
         }

@@ -6,7 +6,6 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
-use std::sync::Arc;
 
 use candle_core::quantized::gguf_file::{Content, Value as Field};
 use candle_core::quantized::{GgmlDType, QMatMul, QStorage, QTensor};
@@ -250,7 +249,7 @@ impl Weights for Gguf {
         let weight = self.read(&format!("{}.weight", translated(name)), &[tokens, width])?;
         match weight.dtype() {
             GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16 => weight.dequantize(&self.device).map(Embedding::Whole),
-            _ => Ok(Embedding::Quantized(Arc::new(weight))),
+            _ => Ok(Embedding::Quantized(weight)),
         }
     }
 }

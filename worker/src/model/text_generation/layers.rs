@@ -1,7 +1,5 @@
 //! The layers that decoders are made of, and where their weights come from.
 
-use std::sync::Arc;
-
 use candle_core::quantized::{QMatMul, QTensor};
 use candle_core::{Module, Result, Tensor};
 use candle_nn::{Init, VarBuilder};
@@ -52,7 +50,10 @@ impl Linear {
             Self::Whole(linear) => linear.forward(x),
             Self::Quantized { weight, bias } => {
                 let y = weight.forward(&x.contiguous()?)?;
-                bias.as_ref().map_or(Ok(y.clone()), |bias| y.broadcast_add(bias))
+                match bias {
+                    Some(bias) => y.broadcast_add(bias),
+                    None => Ok(y),
+                }
             }
         }
     }
@@ -62,6 +63,14 @@ impl Linear {
         match self {
             Self::Whole(linear) => linear.forward_add(x, to),
             Self::Quantized { .. } => self.forward(x)? + to,
+        }
+    }
+
+    /// The weights of some outputs, by their numbers (outputs): (outputs, inputs).
+    pub(super) fn weights_of(&self, outputs: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Whole(linear) => linear.weights_of(outputs),
+            Self::Quantized { weight, .. } => weight.embedding(outputs),
         }
     }
 }
@@ -84,7 +93,7 @@ impl Norm {
 #[derive(Debug)]
 pub(super) enum Embedding {
     Whole(Tensor),
-    Quantized(Arc<QTensor>),
+    Quantized(QTensor),
 }
 
 impl Embedding {
@@ -93,18 +102,6 @@ impl Embedding {
         match self {
             Self::Whole(weight) => weight.index_select(tokens, 0),
             Self::Quantized(weight) => weight.embedding(tokens),
-        }
-    }
-
-    /// How near a state is to each token's vector, without a copy of them.
-    pub(super) fn as_head(&self) -> Result<Linear> {
-        match self {
-            Self::Whole(weight) => {
-                Ok(Linear::Whole(linear::Linear::Candle(candle_nn::Linear::new(weight.clone(), None))))
-            }
-            Self::Quantized(weight) => {
-                Ok(Linear::Quantized { weight: QMatMul::from_arc(Arc::clone(weight))?, bias: None })
-            }
         }
     }
 }
