@@ -67,6 +67,8 @@ pub enum Task {
     TextToImage,
     /// A text gives a vector, by a model in the layout of sentence-transformers.
     TextEmbedding,
+    /// A prompt or a conversation gives the text that follows, by a decoder of the Llama, Mistral or Qwen families.
+    TextGeneration,
     /// Whatever a model server answers that runs beside the worker.
     Http,
     /// Returns its input after `parameters.milliseconds`: for trying out a queue and for load tests.
@@ -81,6 +83,7 @@ impl Task {
         match self {
             Self::TextToImage => "TextToImage",
             Self::TextEmbedding => "TextEmbedding",
+            Self::TextGeneration => "TextGeneration",
             Self::Http => "Http",
             Self::Echo => "Echo",
             Self::Custom => "Custom",
@@ -90,7 +93,7 @@ impl Task {
     /// Whether it cannot do without `model.source`.
     pub fn needs_source(self) -> bool {
         match self {
-            Self::TextToImage | Self::TextEmbedding => true,
+            Self::TextToImage | Self::TextEmbedding | Self::TextGeneration => true,
             Self::Http | Self::Echo | Self::Custom => false,
         }
     }

@@ -2,6 +2,7 @@
 
     $(./install) generate.py [components] [pictures] [lora] [schedulers] [noise]    # all of these when none is named
     $(./install embeddings) generate.py embeddings [minilm=$(./minilm)]             # what sentence-transformers computes
+    $(./install generation) generate.py generation                                  # what transformers writes
 """
 import json
 import os
@@ -17,6 +18,7 @@ import torch
 from safetensors.numpy import save_file
 
 import embeddings
+import generation
 import lora
 import models
 import noise
@@ -127,6 +129,8 @@ def main():
             schedulers.make(GOLDENS)
         if "noise" in wanted:
             noise.make(GOLDENS)
+        if "generation" in wanted:
+            generation.make(work, GOLDENS)
         if "embeddings" in wanted:
             embeddings.make(work, GOLDENS)
     for folder in (name.removeprefix("minilm=") for name in wanted if name.startswith("minilm=")):

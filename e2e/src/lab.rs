@@ -26,7 +26,7 @@ pub(crate) const CREDENTIALS: &str = "aws-credentials";
 
 /// GPUs that the consumers of each scenario may ask for together. All scenarios but those of tests/serial run at the
 /// same time, and the two nodes for workers offer 16 each.
-pub const GPUS: [(&str, i32); 35] = [
+pub const GPUS: [(&str, i32); 36] = [
     ("happy-path", 3),
     ("invalid-specs", 1),
     ("bad-messages", 2),
@@ -55,6 +55,7 @@ pub const GPUS: [(&str, i32); 35] = [
     ("dry-run", 0),
     ("image-volume", 0),
     ("embeddings", 0),
+    ("text-generation", 0),
     ("fibonacci", 0),
     ("task-fanout", 0),
     ("http-sidecar", 0),

@@ -44,6 +44,14 @@ impl Manifest {
             .with("/spec/worker/gpu/count", json!(0))
     }
 
+    /// A consumer of task TextGeneration on a CPU.
+    pub fn text_generation(lab: &Lab, name: &str, queue: &Queue<'_>, model: &Model) -> Self {
+        let source = json!({ "s3": { "uri": model.uri(), "region": REGION, "endpoint": IN_CLUSTER } });
+        let batch = json!({ "maxSize": 8 });
+        let model = json!({ "task": "TextGeneration", "source": source, "device": "Cpu", "batch": batch });
+        Self::new(lab, name, &queue.url(), &model).with("/spec/worker/gpu/count", json!(0))
+    }
+
     /// A consumer of a team's own worker, from an image that e2e/kind/load made.
     pub fn custom(lab: &Lab, name: &str, queue: &Queue<'_>, image: &str) -> Self {
         let model = json!({ "task": "Custom", "device": "Cpu" });

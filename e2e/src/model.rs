@@ -14,6 +14,7 @@ const BUCKET: &str = "models";
 /// The tasks that have tiny models.
 const PICTURES: &str = "TextToImage";
 const TEXTS: &str = "TextEmbedding";
+const ANSWERS: &str = "TextGeneration";
 
 /// A model that is in LocalStack.
 #[derive(Debug, Clone)]
@@ -59,6 +60,13 @@ impl Lab {
         let made = make(TEXTS, 7)?;
         self.upload_folder(&self.name, "tiny-bert/", made.path()).await?;
         Ok((Model { uri: format!("s3://{}/tiny-bert/", self.name) }, made))
+    }
+
+    /// A tiny model that writes, and its folder here.
+    pub async fn writing_model(&self) -> Result<(Model, tempfile::TempDir)> {
+        let made = make(ANSWERS, 7)?;
+        self.upload_folder(&self.name, "tiny-llama/", made.path()).await?;
+        Ok((Model { uri: format!("s3://{}/tiny-llama/", self.name) }, made))
     }
 
     /// The same seed makes the same bytes, so whoever reads an older upload meanwhile reads the same.

@@ -7,6 +7,7 @@ use crate::handler::Handler;
 use crate::model::echo::Echo;
 use crate::model::server::Beside;
 use crate::model::text_embedding::{self, TextEmbedding};
+use crate::model::text_generation::{self, TextGeneration};
 use crate::model::text_to_image::{self, TextToImage};
 use crate::model::{LoadError, Loading};
 
@@ -24,6 +25,7 @@ pub fn dispatch<U: Use>(task: Task, server: Option<&ServerSpec>, what: U) -> Opt
     match task {
         Task::TextToImage => Some(what.with(text_to_image)),
         Task::TextEmbedding => Some(what.with(text_embedding)),
+        Task::TextGeneration => Some(what.with(text_generation)),
         Task::Http => Some(what.with(Beside(server.cloned()))),
         Task::Echo => Some(what.with(Echo::load)),
         Task::Custom => None,
@@ -38,4 +40,9 @@ fn text_to_image(how: &Loading) -> Result<TextToImage, LoadError> {
 fn text_embedding(how: &Loading) -> Result<TextEmbedding, LoadError> {
     cores::join();
     text_embedding::load(how)
+}
+
+fn text_generation(how: &Loading) -> Result<TextGeneration, LoadError> {
+    cores::join();
+    text_generation::load(how)
 }

@@ -219,7 +219,7 @@ fn refuse(kind: &str, least: impl Display, most: impl Display, value: &Value) ->
 }
 
 /// A value as an error shows it: small ones as they are, others by kind.
-fn describe(value: &Value) -> String {
+pub fn describe(value: &Value) -> String {
     match value {
         Value::String(text) if text.chars().count() <= 40 => format!("the text {value}"),
         Value::String(_) => "a long text".into(),

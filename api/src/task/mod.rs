@@ -8,16 +8,18 @@ mod field;
 #[cfg(test)]
 mod tests;
 pub mod text_embedding;
+pub mod text_generation;
 pub mod text_to_image;
 
 pub use self::declaration::{Declaration, FieldError, PARAMETERS, as_integer, find};
 pub use self::describe::{input_schema, page, parameters_schema};
-pub use self::field::{Field, Giver, Kind};
+pub use self::field::{Field, Giver, Kind, describe};
 
 use crate::Task;
 
 /// Every task that has a declaration.
-pub const DECLARED: [&Declaration; 3] = [&text_to_image::DECLARATION, &text_embedding::DECLARATION, &echo::DECLARATION];
+pub const DECLARED: [&Declaration; 4] =
+    [&text_to_image::DECLARATION, &text_embedding::DECLARATION, &text_generation::DECLARATION, &echo::DECLARATION];
 
 impl Task {
     /// What it accepts; none where only a server or worker of the team's own knows.

@@ -25,6 +25,7 @@ mod slow_s3;
 mod sparse_queue;
 mod sqs_outage;
 mod task_fanout;
+mod text_generation;
 mod throttled_sqs;
 mod throttling;
 mod worker_killed;

@@ -13,6 +13,8 @@ use serde_json::Value;
 const PICTURE: f64 = 3.0;
 /// And of a text that becomes a vector: twelve layers of 768 take a CPU so long for 128 tokens, and a GPU much less.
 const TEXT: f64 = 0.1;
+/// And of an answer: 200 tokens of a model of seven thousand million parameters take a GPU so long.
+const ANSWER: f64 = 5.0;
 /// And of a job of which nothing is known.
 const UNKNOWN: f64 = 1.0;
 /// No job takes less, in seconds.
@@ -40,6 +42,7 @@ pub(super) fn service_prior(model: &ModelSpec) -> f64 {
     match model.task {
         Task::TextToImage => PICTURE,
         Task::TextEmbedding => TEXT,
+        Task::TextGeneration => ANSWER,
         Task::Echo => {
             let told = model.parameters.get("milliseconds").and_then(Value::as_f64);
             told.map_or(UNKNOWN, |milliseconds| (milliseconds / 1e3).max(SHORTEST))

@@ -40,6 +40,15 @@ impl Linear {
         Ok(Self::Candle(candle_nn::Linear::new(weight, bias)))
     }
 
+    /// The weights of some outputs, by their numbers (outputs): (outputs, inputs). Of a layer that tells how near a state is to
+    /// each of many vectors, these are the vectors.
+    pub fn weights_of(&self, outputs: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Own(own) => own.weight.index_select(outputs, 1)?.t()?.contiguous(),
+            Self::Candle(linear) => linear.weight().index_select(outputs, 0),
+        }
+    }
+
     /// The layer's output for `x` (…, inputs), added to `to` (…, outputs).
     pub fn forward_add(&self, x: &Tensor, to: &Tensor) -> Result<Tensor> {
         match self {
@@ -127,6 +136,17 @@ mod tests {
                 prop_assert!(apart(&linear.forward(&x).unwrap(), &known) < 1e-4);
                 prop_assert!(apart(&linear.forward_add(&x, &to).unwrap(), &(known + to).unwrap()) < 1e-4);
             }
+        }
+    }
+
+    #[test]
+    fn weights_are_found_by_their_outputs() {
+        let weight = wave(&[7, 3], 1.0);
+        let outputs = Tensor::new(&[6_u32, 0, 6], &Device::Cpu).unwrap();
+        let known: Vec<Vec<f32>> = weight.index_select(&outputs, 0).unwrap().to_vec2().unwrap();
+        for linear in [Linear::new(weight.clone(), None).unwrap(), Linear::Candle(candle_nn::Linear::new(weight, None))]
+        {
+            assert_eq!(linear.weights_of(&outputs).unwrap().to_vec2::<f32>().unwrap(), known);
         }
     }
 

@@ -56,6 +56,16 @@ impl<'a> Fields<'a> {
         parse(text).map(Some).map_err(|message| InvalidInput::field(self.place(field), message))
     }
 
+    /// Any value that `parse` understands, or says why it does not.
+    pub fn parsed_value<T>(
+        &self,
+        field: &Field,
+        parse: impl FnOnce(&Value) -> Result<T, String>,
+    ) -> Result<Option<T>, InvalidInput> {
+        let Some(value) = self.value(field) else { return Ok(None) };
+        parse(value).map(Some).map_err(|message| InvalidInput::field(self.place(field), message))
+    }
+
     /// Several texts.
     pub fn texts(&self, field: &Field) -> Option<Vec<String>> {
         let list = self.value(field)?.as_array()?;

@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::LoadError;
+use super::source::only_gguf;
 use super::weights::Weights;
 
 /// Largest file besides weights, in bytes: indexes of sharded weights have a few hundred thousand, tokenizers a few million.
@@ -148,6 +149,29 @@ impl<'a> Folder<'a> {
         let mut names = self.names(component);
         names.retain(|name| name.ends_with(".safetensors"));
         names
+    }
+
+    /// The GGUF file of a folder that has no safetensors, of the wanted variant where there are several.
+    pub(super) fn gguf(&self) -> Result<Option<String>, LoadError> {
+        let named = |extension: &str| {
+            let mut names = self.names("");
+            names.retain(|name| Path::new(name).extension().is_some_and(|own| own == extension));
+            names
+        };
+        let found = named("gguf");
+        let is_sharded = self.names("").iter().any(|name| name.contains(".safetensors.index"));
+        if found.is_empty() || is_sharded || !named("safetensors").is_empty() {
+            return Ok(None);
+        }
+        let names: Vec<&str> = found.iter().map(String::as_str).collect();
+        let only = only_gguf(&names, self.variant).ok_or_else(|| {
+            let held = found.join(", ");
+            let message = format!(
+                "the folder holds {held}: keep one of them, or set variant in model.source to a part of its name"
+            );
+            LoadError { reason: "ModelFileMissing", message }
+        })?;
+        Ok(Some(only.to_owned()))
     }
 
     fn no_weights(&self, component: &str, stem: &str) -> LoadError {

@@ -1,4 +1,4 @@
-//! The goldens of bench/parity: what diffusers and sentence-transformers computed, and the tiny models that they did so with.
+//! The goldens of bench/parity: what diffusers, sentence-transformers and transformers computed, and the tiny models that they did so with.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -52,6 +52,30 @@ pub(crate) fn embedding_model(name: &str, seed: u64) -> (TempDir, PathBuf) {
     copy(&folder().join(&name), &model);
     fill(&name, seed, &model);
     (dir, model)
+}
+
+/// A tiny model that writes, made in the same way; all of them have one tokenizer.
+pub(crate) fn generation_model(name: &str, seed: u64) -> (TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let model = dir.path().join("model");
+    let name = format!("generation/{name}");
+    copy(&folder().join(&name), &model);
+    copy(&generation_tokenizer(), &model);
+    fill(&name, seed, &model);
+    (dir, model)
+}
+
+/// One of them as a GGUF file, with the tokenizer beside it.
+pub(crate) fn generation_gguf(name: &str) -> TempDir {
+    let model = tempfile::tempdir().unwrap();
+    copy(&generation_tokenizer(), model.path());
+    std::fs::write(model.path().join(name), bytes(&format!("generation/{name}"))).unwrap();
+    model
+}
+
+/// The folder of their tokenizer.
+pub(crate) fn generation_tokenizer() -> PathBuf {
+    folder().join("generation/tokenizer")
 }
 
 /// Writes the weights of a model.

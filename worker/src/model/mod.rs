@@ -19,6 +19,8 @@ mod golden;
 mod loading;
 #[cfg(feature = "models")]
 pub mod made;
+#[cfg(feature = "models")]
+mod memory;
 mod output;
 pub mod server;
 mod session;
@@ -28,6 +30,8 @@ pub mod stepwise;
 pub(crate) mod testing;
 #[cfg(feature = "models")]
 pub mod text_embedding;
+#[cfg(feature = "models")]
+pub mod text_generation;
 #[cfg(feature = "models")]
 pub mod text_to_image;
 pub mod thread;

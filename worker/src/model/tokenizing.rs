@@ -24,3 +24,9 @@ pub(super) fn words(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>, Token
     let encoding = tokenizer.encode_fast(text, false).map_err(|error| TokenizeError(error.to_string()))?;
     Ok(encoding.get_ids().to_vec())
 }
+
+/// The tokens of a text, with those that the tokenizer puts around one.
+pub(super) fn framed(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>, TokenizeError> {
+    let encoding = tokenizer.encode_fast(text, true).map_err(|error| TokenizeError(error.to_string()))?;
+    Ok(encoding.get_ids().to_vec())
+}

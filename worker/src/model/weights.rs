@@ -178,7 +178,7 @@ impl SimpleBackend for Weights {
 
 /// Says what a failure to build a component means for who looks after the model. `file` is the component's weights or
 /// their index, `places` the file of each tensor.
-fn explain(file: &str, places: &HashMap<String, String>, error: &Error) -> LoadError {
+pub(super) fn explain(file: &str, places: &HashMap<String, String>, error: &Error) -> LoadError {
     match cause(error) {
         Error::CannotFindTensor { path } => corrupt(file, &format!("it has no tensor {path}")),
         Error::UnexpectedShape { msg, expected, got } => corrupt(

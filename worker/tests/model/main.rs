@@ -15,6 +15,7 @@ mod program;
 #[path = "../worker/wait.rs"]
 mod wait;
 
+mod answers;
 mod commit;
 mod crashes;
 mod drain;

@@ -23,6 +23,8 @@ use std::path::{Path, PathBuf};
 use millrace_api::ModelSource;
 
 pub use self::error::SourceError;
+#[cfg(feature = "models")]
+pub(super) use self::pick::only_gguf;
 pub use self::progress::Progress;
 
 use self::cache::Cache;

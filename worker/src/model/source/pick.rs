@@ -10,9 +10,12 @@ use super::store::RemoteFile;
 pub(super) enum PickError {
     /// Nothing in it is of a format that is loaded.
     #[error(
-        "none of its {0} files is a .safetensors file of a model's folder; other formats (.bin, .ckpt, .onnx) are not read"
+        "none of its {0} files is a .safetensors or .gguf file of a model's folder; other formats (.bin, .ckpt, .onnx) are not read"
     )]
     NoWeights(usize),
+    /// Its weights are several GGUF files, each of them a whole model.
+    #[error("it holds {}: set variant in model.source to a part of one's name, such as Q4_K_M", .0.join(", "))]
+    SeveralGguf(Vec<String>),
     /// A folder has its weights in other variants only.
     #[error("{folder} holds only the variant {}: set variant in model.source to {}", variants.join(", "), variants.join(" or "))]
     OnlyVariants {
@@ -26,19 +29,21 @@ pub(super) enum PickError {
 /// Components of published pipelines that no task runs, each of a gigabyte or more.
 const UNUSED: [&str; 2] = ["safety_checker", "image_encoder"];
 
-/// Chooses from `files`: configuration and vocabulary (.json, .txt), and in every folder the .safetensors files of
+/// Chooses from `files`: configuration and vocabulary (.json, .txt, .jinja), and in every folder the .safetensors files of
 /// `variant` where it has some, else those of none; in `lora` all of them, as each is another adapter. Beside a
-/// `model_index.json` lie single-file copies of the whole pipeline; they are left out.
+/// `model_index.json` lie single-file copies of the whole pipeline; they are left out. Where there are no safetensors, one GGUF
+/// file is taken, whose name has `variant` in it where there are several.
 pub(super) fn pick(files: Vec<RemoteFile>, variant: Option<&str>) -> Result<Vec<RemoteFile>, PickError> {
     let listed = files.len();
     let is_pipeline = files.iter().any(|file| file.path == "model_index.json");
-    let mut chosen = Vec::new();
+    let (mut chosen, mut gguf) = (Vec::new(), Vec::new());
     let mut weights: BTreeMap<String, Vec<RemoteFile>> = BTreeMap::new();
     for file in files {
         let (folder, name) = file.path.rsplit_once('/').unwrap_or(("", &file.path));
         let extension = name.rsplit_once('.').map_or("", |(_, extension)| extension);
         match extension {
-            "json" | "txt" => chosen.push(file),
+            "json" | "txt" | "jinja" => chosen.push(file),
+            "gguf" if folder.is_empty() => gguf.push(file),
             "safetensors" if is_pipeline && folder == "lora" => chosen.push(file),
             "safetensors" if !(is_pipeline && (folder.is_empty() || UNUSED.contains(&folder))) => {
                 weights.entry(folder.to_owned()).or_default().push(file);
@@ -47,7 +52,13 @@ pub(super) fn pick(files: Vec<RemoteFile>, variant: Option<&str>) -> Result<Vec<
         }
     }
     if weights.is_empty() {
-        return Err(PickError::NoWeights(listed));
+        if gguf.is_empty() {
+            return Err(PickError::NoWeights(listed));
+        }
+        let names: Vec<&str> = gguf.iter().map(|file| file.path.as_str()).collect();
+        let several = || PickError::SeveralGguf(names.iter().map(ToString::to_string).collect());
+        let only = only_gguf(&names, variant).ok_or_else(several)?.to_owned();
+        chosen.extend(gguf.into_iter().filter(|file| file.path == only));
     }
     for (folder, files) in weights {
         let present: BTreeSet<Option<&str>> = files.iter().map(|file| variant_of(&file.path)).collect();
@@ -60,6 +71,16 @@ pub(super) fn pick(files: Vec<RemoteFile>, variant: Option<&str>) -> Result<Vec<
     }
     chosen.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(chosen)
+}
+
+/// The one of some GGUF files that is meant: the only one, or the only one whose name has `variant` in it, in small letters or large.
+pub(in crate::model) fn only_gguf<'a>(names: &[&'a str], variant: Option<&str>) -> Option<&'a str> {
+    if let [only] = names {
+        return Some(only);
+    }
+    let wanted = variant?.to_lowercase();
+    let mut found = names.iter().filter(|name| name.to_lowercase().contains(&wanted));
+    found.next().copied().filter(|_| found.next().is_none())
 }
 
 /// The variant in a weight file's name: `fp16` of `model.fp16.safetensors`, also where the file is one of several
@@ -202,6 +223,21 @@ mod tests {
         // beside model_index.json a single file is a copy, not a component
         assert_eq!(picked(&["model_index.json", "sdxl.safetensors"], None), Err(PickError::NoWeights(2)));
         assert_eq!(picked(&["config.json", "model.safetensors"], None).unwrap(), ["config.json", "model.safetensors"]);
+    }
+
+    #[test]
+    fn of_gguf_files_one_is_taken() {
+        let paths =
+            ["a-Q4_K_M.gguf", "a-Q8_0.gguf", "config.json", "old/a.gguf", "tokenizer.json", "chat_template.jinja"];
+        let wanted = ["a-Q8_0.gguf", "chat_template.jinja", "config.json", "tokenizer.json"];
+        assert_eq!(picked(&paths, Some("q8_0")).unwrap(), wanted);
+        for variant in [None, Some("a-"), Some("Q2_K")] {
+            let error = picked(&paths, variant).unwrap_err();
+            assert_eq!(error, PickError::SeveralGguf(vec![paths[0].into(), paths[1].into()]));
+            assert!(error.to_string().contains("such as Q4_K_M"), "{error}");
+        }
+        assert_eq!(picked(&["a.gguf"], None).unwrap(), ["a.gguf"]);
+        assert_eq!(picked(&["a.gguf", "model.safetensors"], None).unwrap(), ["model.safetensors"]);
     }
 
     #[test]

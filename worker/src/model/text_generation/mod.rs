@@ -1,0 +1,208 @@
+//! Task TextGeneration: texts that go on with prompts or conversations, by decoders of the Llama, Mistral and Qwen families.
+//! Requests join and leave between two tokens, and share every pass (docs/decisions/0022-own-decoders.md).
+
+mod attention;
+mod cache;
+mod chat;
+mod config;
+mod decoder;
+mod gguf;
+mod job;
+mod layers;
+mod load;
+mod make_model;
+mod model;
+mod request;
+mod result;
+mod room;
+mod rope;
+mod sampler;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod tokenizer;
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+pub use self::load::load;
+pub use self::make_model::make_model;
+pub use self::request::TextGenerationRequest;
+
+use self::decoder::{Decoder, Piece};
+use self::job::Job;
+use self::model::Model;
+use self::room::Room;
+use super::stepwise::{Stepped, Stepwise, Ticket, crashed, lost, run_all};
+use super::weights::run_error;
+use super::{Engine, Item, Product, RunError};
+
+/// Most tokens of prompts in a pass; those of texts that are being written come on top.
+const BUDGET: usize = 1 << 11;
+
+/// A loaded model, and what it works on.
+#[derive(Debug)]
+pub struct TextGeneration {
+    model: Model,
+    room: Room,
+    jobs: BTreeMap<Ticket, Job>,
+    next: u64,
+    /// There was no room on the device for all texts that had begun: no other begins before one has ended.
+    pressed: bool,
+}
+
+/// Which text of which job.
+type Place = (Ticket, usize);
+
+impl TextGeneration {
+    fn new(model: Model, room: Room) -> Self {
+        Self { model, room, jobs: BTreeMap::new(), next: 0, pressed: false }
+    }
+
+    /// Lets texts begin that there is room for, in their order.
+    fn admit(&mut self, tickets: &[Ticket]) {
+        let mut held: usize = self.jobs.values().map(Job::held).sum();
+        for ticket in tickets {
+            let Some(job) = self.jobs.get_mut(ticket).filter(|job| !job.is_cancelled()) else { continue };
+            for text in job.texts.iter_mut().filter(|text| text.cache.is_none() && !text.is_done()) {
+                let needs = text.needs();
+                if held > 0 && (self.pressed || held.saturating_add(needs) > self.room.tokens()) {
+                    return;
+                }
+                held += needs;
+                text.cache = Some(self.model.decoder.cache(needs));
+            }
+        }
+    }
+
+    /// The next tokens of each text that has begun.
+    fn pieces(&mut self, tickets: &[Ticket]) -> Vec<(Place, Piece)> {
+        let (mut pieces, mut spent) = (Vec::new(), 0);
+        for ticket in tickets {
+            let Some(job) = self.jobs.get_mut(ticket).filter(|job| !job.is_cancelled()) else { continue };
+            for (index, text) in job.texts.iter_mut().enumerate() {
+                let Some((piece, of_prompt)) = text.piece() else { continue };
+                let tokens = piece.tokens.len();
+                if of_prompt && spent > 0 && spent + tokens > BUDGET {
+                    text.put_back(piece);
+                    continue;
+                }
+                spent += if of_prompt { tokens } else { 0 };
+                pieces.push(((*ticket, index), piece));
+            }
+        }
+        pieces
+    }
+
+    /// Computes pieces, and gives what failed.
+    fn pass(&mut self, pieces: Vec<(Place, Piece)>) -> BTreeMap<Ticket, RunError> {
+        let (places, mut pieces): (Vec<Place>, Vec<Piece>) = pieces.into_iter().unzip();
+        let computed = compute(&self.model.decoder, &mut pieces);
+        let mut failed = BTreeMap::new();
+        let alone = pieces.len() == 1 && self.jobs.values().all(|job| job.held() == 0);
+        for (((ticket, index), piece), logits) in places.into_iter().zip(pieces).zip(computed) {
+            let Some(text) = self.jobs.get_mut(&ticket).and_then(|job| job.texts.get_mut(index)) else { continue };
+            let taken = match logits {
+                Err(RunError::OutOfMemory(_)) if !alone => {
+                    tracing::warn!(
+                        "a text does not fit into memory beside the others; it is computed again when one has ended"
+                    );
+                    self.pressed = true;
+                    continue;
+                }
+                logits => logits.and_then(|logits| apart(|| text.take(&self.model, piece, logits))),
+            };
+            if text.is_done() {
+                self.pressed = false;
+            }
+            if let Err(error) = taken {
+                failed.insert(ticket, error);
+            }
+        }
+        failed
+    }
+}
+
+/// The logits after each piece. Where a pass fails, halves of it are tried: what fails is the error of its piece alone.
+fn compute(decoder: &Decoder, pieces: &mut [Piece]) -> Vec<Result<Vec<f32>, RunError>> {
+    if pieces.is_empty() {
+        return Vec::new();
+    }
+    match decoder.forward(pieces) {
+        Ok(logits) => logits.into_iter().map(Ok).collect(),
+        Err(error) if pieces.len() > 1 => {
+            tracing::warn!(texts = pieces.len(), %error, "a pass failed; trying halves");
+            let (left, right) = pieces.split_at_mut(pieces.len() / 2);
+            let mut results = compute(decoder, left);
+            results.extend(compute(decoder, right));
+            results
+        }
+        Err(error) => vec![Err(run_error(&error))],
+    }
+}
+
+/// What is done for one text: where it crashes, that is its job's own error.
+fn apart<T>(what: impl FnOnce() -> Result<T, RunError>) -> Result<T, RunError> {
+    catch_unwind(AssertUnwindSafe(what)).unwrap_or_else(|panic| Err(crashed(panic.as_ref())))
+}
+
+impl Engine for TextGeneration {
+    type Request = TextGenerationRequest;
+
+    fn warm_up(&mut self) -> Result<(), RunError> {
+        let tokens = 2.min(self.model.context - 1).max(1);
+        self.run(&[Item::new(TextGenerationRequest::plain("a", tokens))])
+            .into_iter()
+            .try_for_each(|result| result.map(|_| ()))
+    }
+
+    fn run(&mut self, batch: &[Item<TextGenerationRequest>]) -> Vec<Result<Product, RunError>> {
+        run_all(self, batch)
+    }
+
+    fn stepwise(&mut self) -> Option<&mut dyn Stepwise<TextGenerationRequest>> {
+        Some(self)
+    }
+}
+
+impl Stepwise<TextGenerationRequest> for TextGeneration {
+    fn begin(&mut self, item: Item<TextGenerationRequest>) -> Result<Ticket, RunError> {
+        let job = Job::begin(&self.model, item)?;
+        if let Some(why) = job.texts.iter().find_map(|text| self.room.too_small_for(text.needs())) {
+            return Err(RunError::OutOfMemory(why));
+        }
+        let ticket = Ticket(self.next);
+        self.next += 1;
+        self.jobs.insert(ticket, job);
+        Ok(ticket)
+    }
+
+    fn step(&mut self, tickets: &[Ticket]) -> Vec<Stepped> {
+        self.admit(tickets);
+        let pieces = self.pieces(tickets);
+        let mut failed = self.pass(pieces);
+        let one = |ticket: &Ticket| {
+            let Some(job) = self.jobs.remove(ticket) else { return Stepped::Ended(Err(lost())) };
+            let ended = match failed.remove(ticket) {
+                _ if job.is_cancelled() => Err(RunError::Cancelled),
+                Some(error) => Err(error),
+                None => {
+                    job.tell();
+                    if !job.is_done() {
+                        let progress = job.progress();
+                        self.jobs.insert(*ticket, job);
+                        return Stepped::Running(progress);
+                    }
+                    job.finish()
+                }
+            };
+            self.pressed = false;
+            Stepped::Ended(ended)
+        };
+        tickets.iter().map(one).collect()
+    }
+
+    fn forget(&mut self, ticket: Ticket) {
+        self.jobs.remove(&ticket);
+    }
+}
