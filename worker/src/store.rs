@@ -20,7 +20,7 @@ use crate::metrics::Metrics;
 use crate::state::{Part, State};
 
 /// What the keys of records end in.
-pub const RECORD: &str = ".record.json";
+pub const RECORD: &str = millrace_api::RECORD_SUFFIX;
 /// What the keys of attempts' notes end in.
 pub const NOTE: &str = ".attempt";
 /// What the keys of previews end in.
