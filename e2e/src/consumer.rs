@@ -33,6 +33,11 @@ impl<'a> Consumer<'a> {
         self.lab
     }
 
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     fn api(&self) -> Api<QueueConsumer> {
         self.lab.api()
     }

@@ -26,7 +26,7 @@ pub(crate) const CREDENTIALS: &str = "aws-credentials";
 
 /// GPUs that the consumers of each scenario may ask for together. All scenarios but those of tests/serial run at the
 /// same time, and the two nodes for workers offer 16 each.
-pub const GPUS: [(&str, i32); 36] = [
+pub const GPUS: [(&str, i32); 38] = [
     ("happy-path", 3),
     ("invalid-specs", 1),
     ("bad-messages", 2),
@@ -59,6 +59,8 @@ pub const GPUS: [(&str, i32); 36] = [
     ("fibonacci", 0),
     ("task-fanout", 0),
     ("http-sidecar", 0),
+    ("dlq-redrive", 0),
+    ("submit-wait", 0),
     ("operator-restart", 4),
     ("drain-node", 2),
     ("spot-interruption", 2),

@@ -2,6 +2,7 @@
 //! and words for what scenarios do and see there.
 
 mod bucket;
+mod cli;
 mod consumer;
 mod lab;
 mod ledger;
@@ -19,6 +20,7 @@ mod timeline;
 mod wait;
 
 pub use bucket::Record;
+pub use cli::Told;
 pub use consumer::{Consumer, name_of};
 pub use lab::{GPUS, IN_CLUSTER, Lab, REGION, scenario};
 pub use ledger::Ledger;

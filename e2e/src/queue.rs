@@ -221,6 +221,19 @@ impl Queue<'_> {
         Ok(counts.visible + counts.in_flight)
     }
 
+    /// Receives what can be received, and gives it back, until SQS has given up all that was sent.
+    pub async fn give_up(&self) -> Result<()> {
+        let all = i64::try_from(self.sent().len())?;
+        eventually("SQS has given up all messages", async || {
+            let call = self.lab.sqs.receive_message().queue_url(self.url_here()).max_number_of_messages(10);
+            call.visibility_timeout(0).send().await?;
+            let dead = self.dead().await?;
+            ensure!(dead == all, "{dead} of {all}");
+            Ok(())
+        })
+        .await
+    }
+
     /// Takes all messages out of the dead-letter queue.
     pub async fn take_dead(&self) -> Result<Vec<Letter>> {
         self.take_from(&self.dead_letters_here()).await

@@ -25,7 +25,7 @@ use crate::state::{Part, State};
 pub use self::multipart::Begun;
 
 /// What the keys of records end in.
-pub const RECORD: &str = ".record.json";
+pub const RECORD: &str = millrace_api::RECORD_SUFFIX;
 /// What the keys of attempts' notes end in.
 pub const NOTE: &str = ".attempt";
 /// What the keys of previews end in.

@@ -67,10 +67,10 @@ impl Declaration {
         self.needs.first()
     }
 
-    /// Everything that is wrong with a job's fields.
-    pub fn check_job(&self, job: &Map<String, Value>) -> Vec<FieldError> {
+    /// Everything that is wrong with a job's fields, whose consumer has these parameters.
+    pub fn check_job(&self, job: &Map<String, Value>, parameters: &Map<String, Value>) -> Vec<FieldError> {
         let mut wrong = self.wrong(job, Side::Job);
-        let given = |field: &Field| find(job, field).is_some();
+        let given = |field: &Field| find(job, field).or_else(|| find(parameters, field)).is_some();
         if let Some(main) = self.main().filter(|_| !self.needs.iter().any(given)) {
             let names: Vec<_> = self.needs.iter().skip(1).map(Field::name).collect();
             let others = if names.is_empty() { String::new() } else { format!(", or {}", names.join(", or ")) };

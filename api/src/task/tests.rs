@@ -27,7 +27,7 @@ fn object(value: &Value) -> Map<String, Value> {
 
 fn job(mut value: Value) -> Vec<String> {
     value["prompt"] = value.get("prompt").cloned().unwrap_or_else(|| "x".into());
-    TASK.check_job(&object(&value)).iter().map(ToString::to_string).collect()
+    TASK.check_job(&object(&value), &Map::new()).iter().map(ToString::to_string).collect()
 }
 
 #[test]
@@ -85,11 +85,13 @@ fn what_is_right_is_taken() {
 
 #[test]
 fn one_of_what_is_needed_must_be_there() {
-    let wrong = |value: Value| TASK.check_job(&object(&value)).iter().map(ToString::to_string).collect::<Vec<_>>();
+    let wrong =
+        |value: Value| TASK.check_job(&object(&value), &Map::new()).iter().map(ToString::to_string).collect::<Vec<_>>();
     let missing = ["prompt: is required, or picture: what to do"];
     assert_eq!(wrong(json!({})), missing);
     assert_eq!(wrong(json!({"prompt": null})), missing);
     assert_eq!(wrong(json!({"image": "aGk="})), [""; 0]);
+    assert_eq!(TASK.check_job(&Map::new(), &object(&json!({"prompt": "of the consumer's"}))), []);
 }
 
 #[test]
@@ -120,7 +122,7 @@ fn parameters_are_named_where_they_stand() {
 fn a_job_of_an_open_task_may_say_more() {
     let open = Declaration { open: true, ..TASK };
     let more = object(&json!({"prompt": "x", "zzz": 1}));
-    assert_eq!(open.check_job(&more), []);
+    assert_eq!(open.check_job(&more, &Map::new()), []);
     assert_eq!(open.check_parameters(&more).len(), 1);
 }
 

@@ -1,21 +1,17 @@
 //! A job's id, safe for a key: as the producer wrote it, or made from what it names.
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use millrace_api::{MAX_JOB_ID, encode_job_id};
 use sha2::{Digest, Sha256};
 
 use super::JobHead;
 use crate::model::InvalidInput;
 
-/// Longest job id, after encoding.
-pub const MAX_JOB_ID: usize = 256;
 /// Hex digits of the hash that stands for what was cut off.
 const HASH_DIGITS: usize = 32;
-/// What may stand in a key as it is.
-const KEY_SAFE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'_').remove(b':').remove(b'-');
 
 /// Takes the id that the producer gave in `field`.
 pub fn take(head: &mut JobHead, field: &str, id: &str) -> Result<(), InvalidInput> {
-    let encoded = encode(id);
+    let encoded = encode_job_id(id);
     if encoded.is_empty() || encoded.len() > MAX_JOB_ID {
         let length = encoded.len();
         let message = format!("must have 1 to {MAX_JOB_ID} characters once encoded, has {length}");
@@ -30,21 +26,17 @@ pub fn take(head: &mut JobHead, field: &str, id: &str) -> Result<(), InvalidInpu
 /// Takes an id that was made from what the message names: of one that is too long the beginning, and a hash of it all.
 pub fn take_made(head: &mut JobHead, made: &str) {
     let mut raw = made.to_owned();
-    if encode(made).len() > MAX_JOB_ID {
+    if encode_job_id(made).len() > MAX_JOB_ID {
         let hash = hex::encode(Sha256::digest(made.as_bytes()));
         let mut room = MAX_JOB_ID - HASH_DIGITS - 1;
         let fits = |c: &char| {
-            let left = room.checked_sub(encode(c.encode_utf8(&mut [0; 4])).len());
+            let left = room.checked_sub(encode_job_id(c.encode_utf8(&mut [0; 4])).len());
             left.inspect(|left| room = *left).is_some()
         };
         raw = made.chars().take_while(fits).collect();
         raw = format!("{raw}-{}", &hash[..HASH_DIGITS]);
     }
-    head.id = encode(&raw);
+    head.id = encode_job_id(&raw);
     head.raw_id = raw;
     head.id_is_producers = true;
-}
-
-fn encode(id: &str) -> String {
-    utf8_percent_encode(id, KEY_SAFE).to_string()
 }

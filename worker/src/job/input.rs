@@ -1,6 +1,6 @@
 //! A job's inputs as the message gives them, before its task has looked at them; and the hash that tells a repeat.
 
-use millrace_api::BodyFormat;
+use millrace_api::{BodyFormat, canonical_json};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
@@ -28,25 +28,11 @@ impl Inputs {
         let text = match self.list.as_slice() {
             [Input::Text(text)] if !self.listed => text.clone(),
             // a list within a list, which no other input is
-            [input @ Input::Call { .. }] if !self.listed => canonical(&Value::Array(vec![input.value()])),
-            [input] if !self.listed => canonical(&input.value()),
-            list => canonical(&Value::Array(list.iter().map(Input::value).collect())),
+            [input @ Input::Call { .. }] if !self.listed => canonical_json(&Value::Array(vec![input.value()])),
+            [input] if !self.listed => canonical_json(&input.value()),
+            list => canonical_json(&Value::Array(list.iter().map(Input::value).collect())),
         };
         hex::encode(Sha256::digest(text))
-    }
-}
-
-/// JSON without spaces and with the keys of every object in order.
-fn canonical(value: &Value) -> String {
-    match value {
-        Value::Object(object) => {
-            let mut keys: Vec<&String> = object.keys().collect();
-            keys.sort();
-            let entry = |key: &String| format!("{}:{}", Value::String(key.clone()), canonical(&object[key]));
-            format!("{{{}}}", keys.into_iter().map(entry).collect::<Vec<_>>().join(","))
-        }
-        Value::Array(list) => format!("[{}]", list.iter().map(canonical).collect::<Vec<_>>().join(",")),
-        other => other.to_string(),
     }
 }
 

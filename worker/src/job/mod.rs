@@ -14,7 +14,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use millrace_api::{BodyFormat, WorkerConfig};
+use millrace_api::{BodyFormat, JOB_ID_ATTRIBUTE, WorkerConfig};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
@@ -39,8 +39,6 @@ use crate::handler::{Handler, RequestOf};
 use crate::message::Message;
 use crate::model::{About, Input, InvalidInput};
 
-/// Attribute that names the job where the body does not.
-pub const JOB_ID_ATTRIBUTE: &str = "millrace-job-id";
 /// The record's error code of an input that can never run.
 const INVALID_INPUT: &str = "InvalidInput";
 

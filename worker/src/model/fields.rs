@@ -27,7 +27,7 @@ impl<'a> Fields<'a> {
     /// them is the error.
     pub fn read(task: &Declaration, input: &'a Input, defaults: &'a Map<String, Value>) -> Result<Self, InvalidInput> {
         let fields = Self { job: as_object(task, input)?, defaults };
-        match task.check_job(&fields.job).into_iter().chain(task.check_parameters(defaults)).next() {
+        match task.check_job(&fields.job, defaults).into_iter().chain(task.check_parameters(defaults)).next() {
             Some(error) => Err(error.into()),
             None => Ok(fields),
         }

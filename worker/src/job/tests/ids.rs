@@ -61,7 +61,7 @@ proptest! {
                 };
                 for head in heads {
                     let safe = |c: char| c.is_ascii_alphanumeric() || "._:-%".contains(c);
-                    let is_safe = !head.id.is_empty() && head.id.len() <= id::MAX_JOB_ID && head.id.chars().all(safe);
+                    let is_safe = !head.id.is_empty() && head.id.len() <= millrace_api::MAX_JOB_ID && head.id.chars().all(safe);
                     prop_assert!(is_safe, "{}", head.id);
                     prop_assert_eq!(head.input_sha256.len(), 64);
                     // sent on with its raw id, a message is the same job

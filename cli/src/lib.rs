@@ -1,0 +1,56 @@
+//! `kubectl millrace`, and the same alone as `millrace`: submits jobs, follows them, and looks after their queue. A command
+//! is a file; all that they do with AWS is `millrace-client`.
+
+mod args;
+mod ask;
+mod dlq;
+mod duration;
+mod exit;
+mod explain;
+mod files;
+mod jobs;
+mod manual;
+mod progress;
+mod queue;
+mod report;
+mod results;
+mod show;
+mod state;
+mod status;
+mod submit;
+mod target;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::args::{Cli, Command};
+use crate::exit::Ended;
+
+/// The whole program.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return exit::failed(&anyhow::Error::from(error).context("cannot start")),
+    };
+    match runtime.block_on(run(cli)) {
+        Ok(ended) => ended.code(),
+        Err(error) => exit::failed(&error),
+    }
+}
+
+async fn run(cli: Cli) -> anyhow::Result<Ended> {
+    let common = cli.common;
+    match cli.command {
+        Command::Submit(args) => submit::run(&common, args).await,
+        Command::Status(args) => status::run(&common, args).await,
+        Command::Results(args) => results::run(&common, args).await,
+        Command::Queue(args) => queue::run(&common, args).await,
+        Command::Dlq(args) => dlq::run(&common, args).await,
+        Command::Explain(_) => explain::run(&common).await,
+        Command::Completion(args) => manual::completion(&args),
+        Command::Man(args) => manual::man(&args),
+        Command::Reference => manual::reference(),
+    }
+}

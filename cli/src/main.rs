@@ -1,0 +1,7 @@
+//! `millrace`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    millrace_cli::main()
+}

@@ -1,0 +1,54 @@
+//! Dead letters are listed, put back by name, and deleted only by somebody who means it.
+
+use serde_json::json;
+
+use crate::lab::{DEAD, Lab, QUEUE};
+
+impl Lab {
+    /// A lab with dead letters of these texts; gives their job ids.
+    async fn with_dead(texts: &[&str]) -> (Self, Vec<String>) {
+        let lab = Self::new().await;
+        let mut ids = Vec::new();
+        for text in texts {
+            let sent = lab.sqs.send_message().queue_url(&lab.dead_url).message_body(*text).send().await.unwrap();
+            ids.push(sent.message_id.unwrap());
+        }
+        (lab, ids)
+    }
+}
+
+#[tokio::test]
+async fn what_is_named_goes_back_and_the_rest_stays() {
+    let (lab, ids) = Lab::with_dead(&["a", "b", "c"]).await;
+    let list = lab.run(&["dlq", "list", "-o", "json"]).await;
+    assert_eq!(list.json().as_array().unwrap().len(), 3, "{list:?}");
+    let shown = lab.run(&["dlq", "show", &ids[1]]).await;
+    assert!(shown.out.contains("body         b") && shown.code == 0, "{shown:?}");
+    let redriven = lab.run(&["dlq", "redrive", &ids[1], "nobody", "-o", "json"]).await;
+    assert_eq!((redriven.code, lab.waiting(QUEUE), lab.waiting(DEAD)), (3, 1, 2), "{redriven:?}");
+    assert_eq!(redriven.json()[1]["error"]["code"], json!("NotFound"));
+    let all = lab.run(&["dlq", "redrive", "--all"]).await;
+    assert_eq!((all.code, lab.waiting(QUEUE), lab.waiting(DEAD)), (0, 3, 0), "{all:?}");
+}
+
+#[tokio::test]
+async fn nothing_is_deleted_unasked() {
+    let (lab, _) = Lab::with_dead(&["a"]).await;
+    for what in ["dlq", "queue"] {
+        let asked = lab.run(&[what, "purge"]).await;
+        assert!(asked.code == 1 && asked.err.contains("give --yes"), "{asked:?}");
+    }
+    assert_eq!(lab.waiting(DEAD), 1);
+    assert_eq!(lab.run(&["dlq", "purge", "--yes"]).await.code, 0);
+    assert_eq!(lab.waiting(DEAD), 0);
+}
+
+#[tokio::test]
+async fn the_queue_is_told_in_numbers() {
+    let (lab, _) = Lab::with_dead(&["a", "b"]).await;
+    assert_eq!(lab.run(&["submit", "--prompt", "x"]).await.code, 0);
+    let queue = lab.run(&["queue", "-o", "json"]).await.json();
+    assert_eq!((&queue["visible"], &queue["dead_letters"]), (&json!(1), &json!(2)), "{queue}");
+    let table = lab.run(&["queue"]).await.out;
+    assert!(table.contains("unknown"), "{table}");
+}

@@ -1,0 +1,166 @@
+//! What can go wrong for a producer, in words that name the thing, the action and the fix.
+
+use std::error::Error as StdError;
+use std::time::Duration;
+
+use aws_runtime::retries::classifiers::THROTTLING_ERRORS;
+use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
+
+use crate::check::InvalidJob;
+
+/// Codes of credentials that AWS does not accept.
+const NOT_ACCEPTED: [&str; 6] = [
+    "ExpiredToken",
+    "ExpiredTokenException",
+    "InvalidAccessKeyId",
+    "InvalidClientTokenId",
+    "SignatureDoesNotMatch",
+    "UnrecognizedClientException",
+];
+/// Codes of what is not there.
+const NOT_THERE: [&str; 6] = [
+    "AWS.SimpleQueueService.NonExistentQueue",
+    "QueueDoesNotExist",
+    "NoSuchBucket",
+    "NoSuchKey",
+    "NotFound",
+    "ResourceNotFoundException",
+];
+
+/// Why something was not done.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// A worker would refuse the job.
+    #[error(transparent)]
+    Job(#[from] InvalidJob),
+    /// The consumer's own description cannot be used.
+    #[error("{0}")]
+    Config(String),
+    /// AWS did not do it.
+    #[error("{action} on {what}: {detail}; {}", trouble.fix())]
+    Aws {
+        /// Which sort of trouble.
+        trouble: Trouble,
+        /// The right that the call needs: `sqs:SendMessage`.
+        action: &'static str,
+        /// The queue's URL or the object's.
+        what: String,
+        /// AWS's code and message.
+        detail: String,
+    },
+    /// What S3 gave is not what was put there.
+    #[error("{what}: {problem}")]
+    Content {
+        /// The object or the file.
+        what: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// No result within the time that was given.
+    #[error(
+        "job {job_id} has no result after {} s; it may still come: look at the queue's depth, and at the consumer's conditions",
+        waited.as_secs()
+    )]
+    NoResult {
+        /// The job.
+        job_id: String,
+        /// How long it was waited for.
+        waited: Duration,
+    },
+}
+
+/// Sorts of trouble with AWS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trouble {
+    /// No credentials, or ones that AWS does not accept.
+    Credentials,
+    /// The credentials may not do this.
+    AccessDenied,
+    /// The queue, bucket or object is not there.
+    NotFound,
+    /// AWS asks for fewer calls.
+    Throttled,
+    /// No answer, or a server's error.
+    Unreachable,
+    /// Anything else.
+    Other,
+}
+
+impl Trouble {
+    /// Whether the same call may well succeed a little later.
+    pub fn passes(self) -> bool {
+        matches!(self, Self::Throttled | Self::Unreachable)
+    }
+
+    /// What mends it.
+    pub fn fix(self) -> &'static str {
+        match self {
+            Self::Credentials => {
+                "give your own AWS credentials: AWS_PROFILE, AWS_ACCESS_KEY_ID with AWS_SECRET_ACCESS_KEY, or a role; \
+                 of a single sign-on, eval \"$(aws configure export-credentials --format env)\""
+            }
+            Self::AccessDenied => "allow your own user or role this action there",
+            Self::NotFound => "create it, or correct its name and region",
+            Self::Throttled => "AWS asks for fewer calls; try again",
+            Self::Unreachable => {
+                "check the endpoint, DNS and network; a queue with an address inside the cluster needs an endpoint that is reachable from here"
+            }
+            Self::Other => "see AWS's message",
+        }
+    }
+}
+
+impl Error {
+    /// The error of a call that needs the right `action` on `what`.
+    pub(crate) fn aws<E>(action: &'static str, what: impl Into<String>, error: &SdkError<E>) -> Self
+    where
+        E: ProvideErrorMetadata + StdError + 'static,
+    {
+        Self::Aws { trouble: trouble(error), action, what: what.into(), detail: detail(error) }
+    }
+
+    /// Which sort of trouble, where it is AWS's.
+    pub fn trouble(&self) -> Option<Trouble> {
+        if let Self::Aws { trouble, .. } = self { Some(*trouble) } else { None }
+    }
+}
+
+fn trouble<E: ProvideErrorMetadata + StdError + 'static>(error: &SdkError<E>) -> Trouble {
+    let status = error.raw_response().map(|response| response.status().as_u16());
+    match (error.code().unwrap_or_default(), status) {
+        (code, _) if THROTTLING_ERRORS.contains(&code) => Trouble::Throttled,
+        (code, _) if NOT_ACCEPTED.contains(&code) => Trouble::Credentials,
+        (code, _) if NOT_THERE.contains(&code) => Trouble::NotFound,
+        (code, _) if code.starts_with("AccessDenied") => Trouble::AccessDenied,
+        (_, Some(401 | 403)) => Trouble::AccessDenied,
+        (_, Some(404)) => Trouble::NotFound,
+        (_, Some(429 | 503)) => Trouble::Throttled,
+        (_, Some(500..)) => Trouble::Unreachable,
+        (_, Some(_)) => Trouble::Other,
+        // without an answer the SDK tells missing credentials by words alone
+        (_, None) if chain(error).to_ascii_lowercase().contains("credential") => Trouble::Credentials,
+        (_, None) => Trouble::Unreachable,
+    }
+}
+
+fn detail<E: ProvideErrorMetadata + StdError + 'static>(error: &SdkError<E>) -> String {
+    match (error.code(), error.message()) {
+        (Some(code), Some(message)) => format!("{code}: {message}"),
+        (Some(code), None) => code.to_owned(),
+        (None, _) => chain(error),
+    }
+}
+
+/// An error with all its sources, in one line.
+fn chain(error: &(dyn StdError + 'static)) -> String {
+    let mut told: Vec<String> = Vec::new();
+    let mut next: Option<&dyn StdError> = Some(error);
+    while let Some(error) = next {
+        let line = error.to_string();
+        if !line.is_empty() && !told.iter().any(|earlier| earlier.contains(&line)) {
+            told.push(line);
+        }
+        next = error.source();
+    }
+    told.join(": ")
+}
