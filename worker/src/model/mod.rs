@@ -3,6 +3,9 @@
 //! A request is decoded and checked on the async side (`Request::decode`), waits in a batch with others of the same
 //! `batch_key`, and runs on the one OS thread that owns the engine (`Engine::run`).
 
+#[cfg(feature = "models")]
+#[cfg(test)]
+mod altered;
 pub mod concurrent;
 #[cfg(feature = "models")]
 #[cfg(test)]

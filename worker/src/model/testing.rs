@@ -19,6 +19,15 @@ impl Request for Number {
     }
 }
 
+/// A job's input: a text, or an object.
+pub(crate) fn as_input(value: Value) -> Input {
+    match value {
+        Value::String(text) => Input::Text(text),
+        Value::Object(fields) => Input::Object(fields),
+        other => panic!("{other} is no input"),
+    }
+}
+
 /// How a test loads a model on the CPU, with nothing said about it.
 pub(crate) fn on_cpu(dir: &Path) -> Loading {
     let (device, precision) = (Device::Cpu, Precision::Auto);

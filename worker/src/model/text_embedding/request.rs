@@ -222,13 +222,10 @@ mod tests {
 
     use super::*;
     use crate::model::fields::object;
+    use crate::model::testing::as_input;
 
     fn decode(input: Value, defaults: Value) -> Result<TextEmbeddingRequest, InvalidInput> {
-        let input = match input {
-            Value::String(text) => Input::Text(text),
-            other => Input::Object(object(other)),
-        };
-        TextEmbeddingRequest::decode(&input, &object(defaults), &About::default())
+        TextEmbeddingRequest::decode(&as_input(input), &object(defaults), &About::default())
     }
 
     fn texts_of(input: Value) -> Texts {

@@ -11,16 +11,14 @@ use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
 use super::*;
+use crate::model::altered;
 use crate::model::fields::object;
-use crate::model::testing::on_cpu;
-use crate::model::{About, Hook, Input, LoadError, Loading, Output, Request};
+use crate::model::testing::{as_input, on_cpu};
+use crate::model::{About, Hook, LoadError, Loading, Output, Request};
 
 /// A made model to do anything with.
 fn made() -> (TempDir, PathBuf) {
-    let dir = tempfile::tempdir().unwrap();
-    let model = dir.path().join("model");
-    make_model(&model, 7).unwrap();
-    (dir, model)
+    altered::made(make_model)
 }
 
 fn load_with(model: &Path, parameters: Value) -> Result<TextEmbedding, LoadError> {
@@ -32,12 +30,7 @@ fn load_cpu(model: &Path) -> Result<TextEmbedding, LoadError> {
 }
 
 fn item(input: Value) -> Item<TextEmbeddingRequest> {
-    let input = match input {
-        Value::String(text) => Input::Text(text),
-        Value::Object(fields) => Input::Object(fields),
-        other => panic!("{other} is no input"),
-    };
-    Item::new(TextEmbeddingRequest::decode(&input, &Map::new(), &About::default()).unwrap())
+    Item::new(TextEmbeddingRequest::decode(&as_input(input), &Map::new(), &About::default()).unwrap())
 }
 
 /// The vector of a result that is a value.

@@ -234,13 +234,10 @@ mod tests {
 
     use super::*;
     use crate::model::fields::object;
+    use crate::model::testing::as_input;
 
     fn decode(input: Value, defaults: Value) -> Result<TextGenerationRequest, InvalidInput> {
-        let input = match input {
-            Value::String(text) => Input::Text(text),
-            other => Input::Object(object(other)),
-        };
-        TextGenerationRequest::decode(&input, &object(defaults), &About { seed: 7, ..About::default() })
+        TextGenerationRequest::decode(&as_input(input), &object(defaults), &About { seed: 7, ..About::default() })
     }
 
     fn said(role: &str, content: &str) -> Message {

@@ -13,11 +13,12 @@ use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
 use super::*;
+use crate::model::altered;
 use crate::model::fields::object;
 use crate::model::folder::Folder;
 use crate::model::golden;
-use crate::model::testing::on_cpu;
-use crate::model::{About, Hook, Input, LoadError, Loading, Output, Progress, Request};
+use crate::model::testing::{as_input, on_cpu};
+use crate::model::{About, Hook, LoadError, Loading, Output, Progress, Request};
 
 /// The goldens' tokenizer.
 pub(super) fn tokenizer() -> tokenizer::Tokenizer {
@@ -26,10 +27,7 @@ pub(super) fn tokenizer() -> tokenizer::Tokenizer {
 
 /// A made model to do anything with.
 fn made() -> (TempDir, PathBuf) {
-    let dir = tempfile::tempdir().unwrap();
-    let model = dir.path().join("model");
-    make_model(&model, 7).unwrap();
-    (dir, model)
+    altered::made(make_model)
 }
 
 fn load_with(model: &Path, parameters: Value) -> Result<TextGeneration, LoadError> {
@@ -41,12 +39,9 @@ fn load_cpu(model: &Path) -> Result<TextGeneration, LoadError> {
 }
 
 fn item(input: Value) -> Item<TextGenerationRequest> {
-    let input = match input {
-        Value::String(text) => Input::Text(text),
-        Value::Object(fields) => Input::Object(fields),
-        other => panic!("{other} is no input"),
-    };
-    Item::new(TextGenerationRequest::decode(&input, &Map::new(), &About { seed: 5, ..About::default() }).unwrap())
+    Item::new(
+        TextGenerationRequest::decode(&as_input(input), &Map::new(), &About { seed: 5, ..About::default() }).unwrap(),
+    )
 }
 
 fn value(product: Result<Product, RunError>) -> Value {

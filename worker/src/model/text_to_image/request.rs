@@ -154,14 +154,11 @@ mod tests {
 
     use super::*;
     use crate::model::fields::object;
+    use crate::model::testing::as_input;
     use crate::model::text_to_image::picture::webp;
 
     fn decode(input: Value, defaults: Value) -> Result<TextToImageRequest, InvalidInput> {
-        let input = match input {
-            Value::String(text) => Input::Text(text),
-            other => Input::Object(object(other)),
-        };
-        TextToImageRequest::decode(&input, &object(defaults), &About { seed: 11, ..About::default() })
+        TextToImageRequest::decode(&as_input(input), &object(defaults), &About { seed: 11, ..About::default() })
     }
 
     fn white() -> String {

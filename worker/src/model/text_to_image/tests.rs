@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::*;
-use crate::model::made::MakeModelError;
+use crate::model::altered::{self, edit};
 use crate::model::testing::on_cpu;
 use crate::model::{About, Hook, Input, InvalidInput, LoadError, Loading, Output, Progress, Request};
 
@@ -283,22 +283,5 @@ fn other_number_formats_make_much_the_same_picture() {
 
 #[test]
 fn the_same_seed_makes_the_same_model() {
-    let dir = tempfile::tempdir().unwrap();
-    let content = |name: &str, seed| {
-        let model = dir.path().join(name);
-        make_model(&model, seed).unwrap();
-        std::fs::read(model.join("unet/diffusion_pytorch_model.safetensors")).unwrap()
-    };
-    let first = content("a", 1);
-    assert_eq!(first, content("b", 1));
-    assert_ne!(first, content("c", 2));
-    let error = make_model(&dir.path().join("a"), 1).unwrap_err();
-    assert!(matches!(error, MakeModelError::NotEmpty(_)), "{error}");
-}
-
-pub(super) fn edit(model: &Path, file: &str, change: impl FnOnce(&mut Value)) {
-    let path = model.join(file);
-    let mut config = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-    change(&mut config);
-    std::fs::write(path, config.to_string()).unwrap();
+    altered::seeds_count("unet/diffusion_pytorch_model.safetensors", make_model);
 }

@@ -3,26 +3,14 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use candle_core::{DType, Device, Tensor};
-use serde_json::{Value, json};
+use candle_core::Tensor;
+use serde_json::json;
 
 use super::{apart, item, load_cpu, load_with, made, vector};
+use crate::model::altered::{Case, WEIGHTS, are_told, edit, gone, remove, seeds_count, set, shard, weights};
 use crate::model::testing::on_cpu;
 use crate::model::text_embedding::{load, make_model};
 use crate::model::{Engine, Loading};
-
-const WEIGHTS: &str = "model.safetensors";
-
-fn edit(model: &Path, file: &str, change: impl FnOnce(&mut Value)) {
-    let path = model.join(file);
-    let mut config = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-    change(&mut config);
-    std::fs::write(path, config.to_string()).unwrap();
-}
-
-fn weights(model: &Path) -> HashMap<String, Tensor> {
-    candle_core::safetensors::load(model.join(WEIGHTS), &Device::Cpu).unwrap()
-}
 
 fn cat(model: &Path) -> Vec<f64> {
     vector(&load_cpu(model).unwrap().run(&[item(json!("a cat"))]).remove(0).unwrap())
@@ -30,13 +18,7 @@ fn cat(model: &Path) -> Vec<f64> {
 
 #[test]
 fn the_same_seed_makes_the_same_model() {
-    let (dir, model) = made();
-    let (same, other) = (dir.path().join("same"), dir.path().join("other"));
-    make_model(&same, 7).unwrap();
-    make_model(&other, 8).unwrap();
-    let bytes = |folder: &Path| std::fs::read(folder.join(WEIGHTS)).unwrap();
-    assert!(bytes(&model) == bytes(&same) && bytes(&model) != bytes(&other));
-    assert!(make_model(&model, 7).unwrap_err().to_string().contains("is not empty"));
+    seeds_count(WEIGHTS, make_model);
 }
 
 /// Names and shapes as they are published, spelled out here because the made model takes them from the loader.
@@ -72,18 +54,7 @@ fn names_with_the_model_before_them_are_the_same() {
 fn shards_and_half_precision_load() {
     let (_dir, model) = made();
     let known = cat(&model);
-    let mut map = serde_json::Map::new();
-    let mut shards = [HashMap::new(), HashMap::new()];
-    for (number, (name, tensor)) in weights(&model).into_iter().enumerate() {
-        map.insert(name.clone(), json!(format!("model-{}.safetensors", number % 2)));
-        shards[number % 2].insert(name, tensor.to_dtype(DType::F16).unwrap());
-    }
-    for (number, shard) in shards.iter().enumerate() {
-        candle_core::safetensors::save(shard, model.join(format!("model-{number}.safetensors"))).unwrap();
-    }
-    std::fs::remove_file(model.join(WEIGHTS)).unwrap();
-    let index = json!({ "weight_map": map }).to_string();
-    std::fs::write(model.join("model.safetensors.index.json"), index).unwrap();
+    shard(&model);
     assert!(apart(&cat(&model), &known) < 2e-3);
 
     let precision = millrace_api::Precision::BF16;
@@ -117,18 +88,10 @@ fn defaults_are_held_against_the_model() {
     }
 }
 
-/// What is done to a folder.
-type Damage = Box<dyn Fn(&Path)>;
-
 #[test]
 fn a_folder_that_is_wrong_is_named_with_what_is_wrong() {
-    let remove =
-        |file: &'static str| -> Damage { Box::new(move |model| std::fs::remove_file(model.join(file)).unwrap()) };
-    let set = |file: &'static str, pointer: &'static str, value: Value| -> Damage {
-        Box::new(move |model| edit(model, file, |config| *config.pointer_mut(pointer).unwrap() = value.clone()))
-    };
-    let cases: Vec<(Damage, &str, &[&str])> = vec![
-        (Box::new(|model| std::fs::remove_dir_all(model).unwrap()), "ModelFileMissing", &["does not exist"]),
+    let cases: Vec<Case> = vec![
+        (gone(), "ModelFileMissing", &["does not exist"]),
         (remove("config.json"), "ModelFileMissing", &["config.json"]),
         (remove("tokenizer.json"), "ModelFileMissing", &["tokenizer.json"]),
         (remove("1_Pooling/config.json"), "ModelFileMissing", &["1_Pooling/config.json"]),
@@ -179,11 +142,5 @@ fn a_folder_that_is_wrong_is_named_with_what_is_wrong() {
             &["config_sentence_transformers.json", "passage"],
         ),
     ];
-    for (damage, reason, words) in cases {
-        let (_dir, model) = made();
-        damage(&model);
-        let error = load_cpu(&model).unwrap_err();
-        assert_eq!(error.reason, reason, "{error}");
-        assert!(words.iter().all(|word| error.message.contains(word)), "{words:?}: {error}");
-    }
+    are_told(cases, made, load_cpu);
 }

@@ -1,23 +1,7 @@
 //! Model folders: what a made one holds, what else loads, and what is said of a folder that is wrong.
 
-use std::collections::HashMap;
-
-use candle_core::{DType, Device, Tensor};
-
 use super::*;
-
-const WEIGHTS: &str = "model.safetensors";
-
-fn edit(model: &Path, file: &str, change: impl FnOnce(&mut Value)) {
-    let path = model.join(file);
-    let mut config = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-    change(&mut config);
-    std::fs::write(path, config.to_string()).unwrap();
-}
-
-fn weights(model: &Path) -> HashMap<String, Tensor> {
-    candle_core::safetensors::load(model.join(WEIGHTS), &Device::Cpu).unwrap()
-}
+use crate::model::altered::{Case, WEIGHTS, are_told, edit, gone, remove, seeds_count, set, shard, weights};
 
 fn cat(model: &Path) -> String {
     text(load_cpu(model).unwrap().run(&[item(json!({"prompt": "a cat", "max_tokens": 8, "temperature": 0}))]).remove(0))
@@ -25,13 +9,7 @@ fn cat(model: &Path) -> String {
 
 #[test]
 fn the_same_seed_makes_the_same_model() {
-    let (dir, model) = made();
-    let (same, other) = (dir.path().join("same"), dir.path().join("other"));
-    make_model(&same, 7).unwrap();
-    make_model(&other, 8).unwrap();
-    let bytes = |folder: &Path| std::fs::read(folder.join(WEIGHTS)).unwrap();
-    assert!(bytes(&model) == bytes(&same) && bytes(&model) != bytes(&other));
-    assert!(make_model(&model, 7).unwrap_err().to_string().contains("is not empty"));
+    seeds_count(WEIGHTS, make_model);
 }
 
 /// Names and shapes as they are published, spelled out here because the made model takes them from the loader.
@@ -73,17 +51,7 @@ fn a_made_tokenizer_gives_back_every_text() {
 #[test]
 fn shards_and_half_precision_load() {
     let (_dir, model) = made();
-    let mut map = serde_json::Map::new();
-    let mut shards = [HashMap::new(), HashMap::new()];
-    for (number, (name, tensor)) in weights(&model).into_iter().enumerate() {
-        map.insert(name.clone(), json!(format!("model-{}.safetensors", number % 2)));
-        shards[number % 2].insert(name, tensor.to_dtype(DType::F16).unwrap());
-    }
-    for (number, shard) in shards.iter().enumerate() {
-        candle_core::safetensors::save(shard, model.join(format!("model-{number}.safetensors"))).unwrap();
-    }
-    std::fs::remove_file(model.join(WEIGHTS)).unwrap();
-    std::fs::write(model.join("model.safetensors.index.json"), json!({ "weight_map": map }).to_string()).unwrap();
+    shard(&model);
     assert!(!cat(&model).is_empty());
     let precision = millrace_api::Precision::BF16;
     let mut rough = load(&Loading { precision, ..on_cpu(&model) }).unwrap();
@@ -146,19 +114,11 @@ fn defaults_are_held_against_the_model() {
     assert!(error.field.as_deref() == Some("messages") && error.message.contains("needs a chat template"), "{error}");
 }
 
-/// What is done to a folder.
-type Damage = Box<dyn Fn(&Path)>;
-
 #[test]
 fn a_folder_that_is_wrong_is_named_with_what_is_wrong() {
-    let remove =
-        |file: &'static str| -> Damage { Box::new(move |model| std::fs::remove_file(model.join(file)).unwrap()) };
-    let set = |file: &'static str, field: &'static str, value: Value| -> Damage {
-        Box::new(move |model| edit(model, file, |config| config[field] = value.clone()))
-    };
     let rope = |kind: &str| json!({"rope_type": kind, "factor": 2.0});
-    let cases: Vec<(Damage, &str, &[&str])> = vec![
-        (Box::new(|model| std::fs::remove_dir_all(model).unwrap()), "ModelFileMissing", &["does not exist"]),
+    let cases: Vec<Case> = vec![
+        (gone(), "ModelFileMissing", &["does not exist"]),
         (remove("config.json"), "ModelFileMissing", &["config.json"]),
         (remove("tokenizer.json"), "ModelFileMissing", &["tokenizer.json"]),
         (remove(WEIGHTS), "ModelFileMissing", &[WEIGHTS]),
@@ -208,11 +168,5 @@ fn a_folder_that_is_wrong_is_named_with_what_is_wrong() {
             &["tokenizer_config.json", "<end> is no token"],
         ),
     ];
-    for (damage, reason, words) in cases {
-        let (_dir, model) = made();
-        damage(&model);
-        let error = load_cpu(&model).unwrap_err();
-        assert_eq!(error.reason, reason, "{error}");
-        assert!(words.iter().all(|word| error.message.contains(word)), "{words:?}: {error}");
-    }
+    are_told(cases, made, load_cpu);
 }

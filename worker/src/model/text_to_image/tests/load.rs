@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::{edit, item, load_cpu, made};
+use super::{item, load_cpu, made};
+use crate::model::altered::{Case, are_told, edit, gone, remove, set, write};
 use crate::model::testing::on_cpu;
 use crate::model::text_to_image::load;
 use crate::model::{Engine, Loading};
@@ -51,95 +52,72 @@ fn tensors_have_the_names_of_diffusers() {
     }
 }
 
-/// What is done to a folder.
-type Damage = Box<dyn Fn(&Path)>;
-
 #[test]
 fn a_folder_that_is_wrong_is_named_with_what_is_wrong() {
     const UNET: &str = "unet/diffusion_pytorch_model.safetensors";
-    let remove = |file: &'static str| move |model: &Path| std::fs::remove_file(model.join(file)).unwrap();
-    let set = |file: &'static str, key: &'static str, value: Value| {
-        move |model: &Path| edit(model, file, |config| config[key] = value.clone())
-    };
-    let cases: Vec<(Damage, &str, &[&str])> = vec![
-        (Box::new(|model| std::fs::remove_dir_all(model).unwrap()), "ModelFileMissing", &["does not exist"]),
-        (Box::new(remove("model_index.json")), "ModelFileMissing", &["model_index.json"]),
-        (Box::new(remove(UNET)), "ModelFileMissing", &[UNET]),
-        (Box::new(remove("tokenizer_2/merges.txt")), "ModelFileMissing", &["tokenizer_2/merges.txt"]),
-        (
-            Box::new(|model| std::fs::write(model.join("vae/config.json"), "{").unwrap()),
-            "ModelCorrupt",
-            &["vae/config.json"],
-        ),
+    let cases: Vec<Case> = vec![
+        (gone(), "ModelFileMissing", &["does not exist"]),
+        (remove("model_index.json"), "ModelFileMissing", &["model_index.json"]),
+        (remove(UNET), "ModelFileMissing", &[UNET]),
+        (remove("tokenizer_2/merges.txt"), "ModelFileMissing", &["tokenizer_2/merges.txt"]),
+        (write("vae/config.json", "{"), "ModelCorrupt", &["vae/config.json"]),
         (Box::new(|model| cut(&model.join(UNET), 1000)), "ModelCorrupt", &[UNET, "cut short", "download"]),
-        (Box::new(|model| std::fs::write(model.join(UNET), "<html>no</html>").unwrap()), "ModelCorrupt", &[UNET]),
+        (write(UNET, "<html>no</html>"), "ModelCorrupt", &[UNET]),
         (
-            Box::new(set("unet/config.json", "layers_per_block", json!(2))),
+            set("unet/config.json", "layers_per_block", json!(2)),
             "ModelCorrupt",
             &[UNET, "no tensor down_blocks.0.resnets.1.norm1.weight"],
         ),
         (
-            Box::new(set("vae/config.json", "block_out_channels", json!([64, 32, 64, 64]))),
+            set("vae/config.json", "block_out_channels", json!([64, 32, 64, 64])),
             "ModelCorrupt",
             &["vae/diffusion_pytorch_model.safetensors", "encoder.conv_in.weight", "[32, 3, 3, 3]", "[64, 3, 3, 3]"],
         ),
         (
-            Box::new(set("unet/config.json", "attention_head_dim", json!(7))),
+            set("unet/config.json", "attention_head_dim", json!(7)),
             "ModelCorrupt",
             &["unet/config.json", "32 channels in 7 heads"],
         ),
         (
-            Box::new(set("unet/config.json", "cross_attention_dim", json!(2048))),
+            set("unet/config.json", "cross_attention_dim", json!(2048)),
             "ModelCorrupt",
             &["cross_attention_dim is 2048", "64"],
         ),
         (
-            Box::new(set("model_index.json", "scheduler", json!(["diffusers", "HeunDiscreteScheduler"]))),
+            set("model_index.json", "scheduler", json!(["diffusers", "HeunDiscreteScheduler"])),
             "ModelUnsupported",
             &["HeunDiscreteScheduler", "EulerDiscreteScheduler"],
         ),
         (
-            Box::new(set("scheduler/scheduler_config.json", "use_beta_sigmas", json!(true))),
+            set("scheduler/scheduler_config.json", "use_beta_sigmas", json!(true)),
             "ModelUnsupported",
             &["use_beta_sigmas"],
         ),
         (
-            Box::new(set("model_index.json", "_class_name", json!("FluxPipeline"))),
+            set("model_index.json", "_class_name", json!("FluxPipeline")),
             "ModelUnsupported",
             &["FluxPipeline", "StableDiffusionXLPipeline"],
         ),
         (
-            Box::new(set("model_index.json", "_class_name", json!("StableDiffusionPipeline"))),
+            set("model_index.json", "_class_name", json!("StableDiffusionPipeline")),
             "ModelCorrupt",
             &["unet/config.json", "cross_attention_dim is 64", "32"],
         ),
         (
-            Box::new(set("unet/config.json", "block_out_channels", json!([32, 1_000_000_000]))),
+            set("unet/config.json", "block_out_channels", json!([32, 1_000_000_000])),
             "ModelCorrupt",
             &["block_out_channels", "65536"],
         ),
         (
-            Box::new(set("unet/config.json", "resnet_time_scale_shift", json!("scale_shift"))),
+            set("unet/config.json", "resnet_time_scale_shift", json!("scale_shift")),
             "ModelUnsupported",
             &["resnet_time_scale_shift", "scale_shift", "default"],
         ),
-        (
-            Box::new(set("unet/config.json", "layers_per_block", json!([1, 1, 1]))),
-            "ModelCorrupt",
-            &["layers_per_block", "2"],
-        ),
-        (Box::new(set("vae/config.json", "norm_num_groups", json!(0))), "ModelCorrupt", &["norm_num_groups"]),
-        (Box::new(set("text_encoder/config.json", "hidden_act", json!("relu"))), "ModelCorrupt", &["relu"]),
+        (set("unet/config.json", "layers_per_block", json!([1, 1, 1])), "ModelCorrupt", &["layers_per_block", "2"]),
+        (set("vae/config.json", "norm_num_groups", json!(0)), "ModelCorrupt", &["norm_num_groups"]),
+        (set("text_encoder/config.json", "hidden_act", json!("relu")), "ModelCorrupt", &["relu"]),
     ];
-    for (damage, reason, words) in cases {
-        let (_dir, model) = made();
-        damage(&model);
-        let error = load_cpu(&model).map(|_| ()).unwrap_err();
-        assert_eq!(error.reason, reason, "{error}");
-        for word in words {
-            assert!(error.message.contains(word), "{word:?} is not in: {error}");
-        }
-    }
+    are_told(cases, made, load_cpu);
 }
 
 #[test]

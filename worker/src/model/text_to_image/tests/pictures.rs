@@ -7,7 +7,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{decode, edit, item, load_cpu};
+use super::{decode, item, load_cpu};
+use crate::model::altered::edit;
 use crate::model::golden;
 use crate::model::text_to_image::TextToImage;
 use crate::model::{Engine, LoadError, Output};
