@@ -8,8 +8,8 @@ use clap::{Args, Subcommand};
 use millrace_client::{DeadLetter, DeadLetters};
 use serde::Serialize;
 
-use crate::args::Common;
 use crate::ask::sure;
+use crate::common::Common;
 use crate::exit::Ended;
 use crate::report::{JobReport, Jobs};
 use crate::show::{Tabular, brief, show};

@@ -5,7 +5,7 @@ use kube::ResourceExt as _;
 use millrace_api::{QueueConsumer, condition};
 use serde::Serialize;
 
-use crate::args::Common;
+use crate::common::Common;
 use crate::exit::Ended;
 use crate::show::{Tabular, show};
 

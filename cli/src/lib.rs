@@ -3,6 +3,7 @@
 
 mod args;
 mod ask;
+mod common;
 mod dlq;
 mod duration;
 mod exit;

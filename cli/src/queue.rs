@@ -4,8 +4,8 @@ use clap::{Args, Subcommand};
 use millrace_client::{QueuePlan, QueueStats, connect_sqs};
 use serde::Serialize;
 
-use crate::args::Common;
 use crate::ask::sure;
+use crate::common::Common;
 use crate::exit::Ended;
 use crate::show::{Tabular, show};
 

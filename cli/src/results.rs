@@ -6,7 +6,7 @@ use clap::Args;
 use futures::{StreamExt as _, TryStreamExt as _};
 use millrace_api::{JobStatus, ResultRecord};
 
-use crate::args::Common;
+use crate::common::Common;
 use crate::exit::Ended;
 use crate::report::{JobReport, Jobs};
 use crate::show::show;

@@ -6,7 +6,7 @@ use millrace_api::{JobStatus, ResultRecord};
 use millrace_client::Client;
 use serde::Serialize;
 
-use crate::args::Common;
+use crate::common::Common;
 use crate::exit::Ended;
 use crate::report::{JobReport, Jobs};
 use crate::show::{Tabular, show};

@@ -9,7 +9,7 @@ use futures::StreamExt as _;
 use millrace_api::{JobStatus, ResultRecord};
 use millrace_client::{Client, Error, Job, Patience, Sent};
 
-use crate::args::Common;
+use crate::common::Common;
 use crate::exit::Ended;
 use crate::report::{JobReport, Jobs};
 use crate::show::{Format, show};

@@ -8,7 +8,7 @@ use kube::{Api, ResourceExt as _};
 use millrace_api::{ConsumerRef, QueueConsumer, WorkerConfig};
 use millrace_client::{Client, Consumer};
 
-use crate::args::Common;
+use crate::common::Common;
 
 /// The consumer, and how it is reached.
 #[derive(Debug)]

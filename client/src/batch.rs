@@ -2,7 +2,7 @@
 
 use std::iter::Peekable;
 
-use crate::check::InvalidJob;
+use crate::invalid::InvalidJob;
 use crate::letter::{Letter, MAX_MESSAGE};
 
 /// Most entries of one SQS batch call.

@@ -6,22 +6,7 @@ use millrace_api::task::Declaration;
 use serde_json::{Map, Value};
 
 use crate::consumer::Consumer;
-
-/// Why a worker would refuse a job.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{field}: {message}")]
-pub struct InvalidJob {
-    /// The field at fault.
-    pub field: String,
-    /// What is accepted.
-    pub message: String,
-}
-
-impl InvalidJob {
-    pub(crate) fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { field: field.into(), message: message.into() }
-    }
-}
+use crate::invalid::InvalidJob;
 
 /// Holds one input against what the consumer's task declares; `field` is its place in the job. The one call by which all
 /// inputs go.

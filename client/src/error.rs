@@ -6,7 +6,7 @@ use std::time::Duration;
 use aws_runtime::retries::classifiers::THROTTLING_ERRORS;
 use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
 
-use crate::check::InvalidJob;
+use crate::invalid::InvalidJob;
 
 /// Codes of credentials that AWS does not accept.
 const NOT_ACCEPTED: [&str; 6] = [

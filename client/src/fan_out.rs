@@ -5,9 +5,10 @@ use futures::StreamExt as _;
 use millrace_api::{MAX_JOB_ID, encode_job_id, is_fifo};
 use serde_json::{Map, Value, json};
 
-use crate::check::{InvalidJob, check_input};
+use crate::check::check_input;
 use crate::client::Client;
 use crate::error::Error;
+use crate::invalid::InvalidJob;
 use crate::job::Job;
 use crate::letter::{Attribute, Letter};
 use crate::send::Sent;

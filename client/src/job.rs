@@ -7,7 +7,7 @@ use millrace_api::{MAX_JOB_ID, canonical_json, encode_job_id};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use crate::check::InvalidJob;
+use crate::invalid::InvalidJob;
 
 /// Hex digits of an id that is made of the content.
 const ID_DIGITS: usize = 32;

@@ -8,8 +8,9 @@ use millrace_api::{BodyFormat, JOB_ID_ATTRIBUTE, is_fifo};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::check::{InvalidJob, check_input};
+use crate::check::check_input;
 use crate::consumer::Consumer;
+use crate::invalid::InvalidJob;
 use crate::job::{Input, Job};
 
 /// Most bytes of a message and of a batch of them, attributes included.

@@ -8,9 +8,9 @@ use futures::stream::{self, Stream, StreamExt as _};
 use millrace_api::is_fifo;
 
 use crate::batch::{Batch, Batches, Numbered};
-use crate::check::InvalidJob;
 use crate::client::Client;
 use crate::error::{Error, Trouble};
+use crate::invalid::InvalidJob;
 use crate::job::Job;
 use crate::letter::{Letter, MAX_MESSAGE};
 
