@@ -28,10 +28,15 @@ async fn run(lab: &Lab) -> Result<()> {
         // the pause: until the other's worker is gone
         let starts = n + 1;
         at_zero_after(&goes, &going, starts).await?;
-        let words = ["idle for 60 s", "within the target"];
-        let scale = goes.status().await?.last_scale;
-        let told = scale.as_ref().is_some_and(|scale| words.iter().all(|words| scale.message.contains(words)));
-        ensure!(told && scale.as_ref().is_some_and(|scale| scale.reason == "QueueEmpty"), "{scale:?}");
+        // the status is written after the count, and a worker that holds nothing is gone at once
+        eventually("the last change says why", async || {
+            let words = ["idle for 60 s", "within the target"];
+            let scale = goes.status().await?.last_scale;
+            let told = scale.as_ref().is_some_and(|scale| words.iter().all(|words| scale.message.contains(words)));
+            ensure!(told && scale.as_ref().is_some_and(|scale| scale.reason == "QueueEmpty"), "{scale:?}");
+            Ok(())
+        })
+        .await?;
         let words = ["would miss the target", "scaleToZeroAfterSeconds counts"];
         stays.await_condition("ScalingActive", "True", "WaitingForZero", &words).await?;
         ensure!(staying.counts() == [0, 1], "worker counts {:?}", staying.counts());
