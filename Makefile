@@ -23,7 +23,7 @@ soak: ## what takes long: 100,000 messages with faults, 1,000 SIGTERMs, 200 scal
 e2e: ## only the end-to-end tests, with the cluster that they need
 	@e2e/kind/test build cluster e2e
 
-bench: ## one measurement beside its peers: make bench NAME=worker, operator, operator-scale, scaling, keda or images
+bench: ## one measurement beside its peers: make bench NAME=worker, operator, operator-scale, scaling, keda, images or embeddings
 	@bench/run $(NAME) $(OPTIONS)
 
 check-cuda: ## type-checks the CUDA build with nvcc from PyPI: 15 minutes the first time, 1.6 GB

@@ -10,19 +10,14 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
+
+from ours import first_output, say
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
-STARTED = int(os.environ.get("MILLRACE_STARTED") or time.time())
 GPU = os.environ.get("MILLRACE_BENCH_GPU") == "1"
 DEVICE = "Cuda" if GPU else "Cpu"
 BATCHES = (1, 4, 8) if GPU else (1, 4)
 JOB = {"prompt": "a photo of an astronaut riding a horse on mars", "seed": 7, "guidance_scale": 5.0}
-
-
-def say(text):
-    seconds = int(time.time()) - STARTED
-    print(f"[{seconds // 60:3d}:{seconds % 60:02d}] {text}", file=sys.stderr, flush=True)
 
 
 def python():
@@ -43,20 +38,6 @@ def model(name, seed, interpreter):
                        env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"})
         mark.write_text(made_from)
     return folder
-
-
-def first_picture(command):
-    """Seconds until the command prints where its picture is, and the most memory that it had, in MiB."""
-    began = time.perf_counter()
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as child:
-        said = child.stdout.readline()
-        seconds = time.perf_counter() - began
-        child.stdout.read()
-        _, status, usage = os.wait4(child.pid, 0)
-        child.returncode = os.waitstatus_to_exitcode(status)
-    if child.returncode or not said:
-        sys.exit(f"{command[0]} ended with {child.returncode}")
-    return seconds, usage.ru_maxrss / 1024
 
 
 def furthest(interpreter, one, other):
@@ -89,8 +70,8 @@ def measure(arguments, binaries):
                 say(f"round {number + 1} of {arguments.rounds}: from nothing to a picture")
                 for key, steps in (("first", 1), ("whole_first", arguments.steps)):
                     one = job | {"steps": steps}
-                    us[key].append(first_picture(ours.by_hand(binaries, folder, one, pictures / "ours.png"))[0])
-                    them[key].append(first_picture(peer(interpreter, "once", folder, json.dumps(one), pictures / "theirs.png"))[0])
+                    us[key].append(first_output(ours.by_hand(binaries, folder, one, pictures / "ours.png"))[0])
+                    them[key].append(first_output(peer(interpreter, "once", folder, json.dumps(one), pictures / "theirs.png"))[0])
                 apart = furthest(interpreter, pictures / "ours.png", pictures / "theirs.png")
                 most = 0.0
                 for batch in BATCHES:

@@ -1,9 +1,10 @@
-"""The worker as a process: one picture by hand, and jobs from a queue of the model server (SQS and S3 in memory)."""
+"""The worker as a process, for bench/images and bench/embeddings: one picture by hand, and jobs from a queue of the model server (SQS and S3 in memory)."""
 
 import http.client
 import json
 import os
 import pathlib
+import subprocess
 import sys
 import tempfile
 import time
@@ -18,6 +19,26 @@ from processes import Process, free_port  # noqa: E402
 REGION = "us-east-1"
 LOOK = 0.02  # seconds between two looks at /state
 STUCK = 1800  # seconds
+STARTED = int(os.environ.get("MILLRACE_STARTED") or time.time())
+
+
+def say(text):
+    seconds = int(time.time()) - STARTED
+    print(f"[{seconds // 60:3d}:{seconds % 60:02d}] {text}", file=sys.stderr, flush=True)
+
+
+def first_output(command):
+    """Seconds until the command prints a line, and the most memory that it had, in MiB."""
+    began = time.perf_counter()
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as child:
+        said = child.stdout.readline()
+        seconds = time.perf_counter() - began
+        child.stdout.read()
+        _, status, usage = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode or not said:
+        sys.exit(f"{command[0]} ended with {child.returncode}")
+    return seconds, usage.ru_maxrss / 1024
 
 
 class Server:
@@ -25,14 +46,14 @@ class Server:
 
     def __init__(self, binaries, folder):
         self.dir = tempfile.TemporaryDirectory()
-        port = free_port()
-        self.endpoint = f"http://127.0.0.1:{port}"
+        self.port = free_port()
+        self.endpoint = f"http://127.0.0.1:{self.port}"
         log = pathlib.Path(self.dir.name, "aws-model.log")
-        self.process = Process("the model server", [binaries / "millrace-aws-model", "--port", str(port), "--bucket", "models"], log)
+        self.process = Process("the model server", [binaries / "millrace-aws-model", "--port", str(self.port), "--bucket", "models"], log)
         self.aws = Aws(self.endpoint)
         self.process.await_("listening", log.read_text)
         for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-            put(port, f"/models/{file.relative_to(folder)}", file)
+            put(self.port, f"/models/{file.relative_to(folder)}", file)
 
     def stop(self):
         self.process.stop()
@@ -61,18 +82,18 @@ def state(port):
         return None  # it does not listen yet, or answers late
 
 
-def rate(binaries, server, job, batch, count, name, device="Cpu"):
-    """Pictures a second of a new worker that holds `batch` jobs at a time and finds `count`, and the most memory it had."""
+def through_a_queue(binaries, server, model, jobs, name, batch=1, warm=None, allow=None):
+    """Seconds that a new worker takes for jobs that are sent when it is ready, and has done `warm`, and the most memory it
+    had, in MiB. `model` is its task and parameters, without a source."""
     with tempfile.TemporaryDirectory() as folder:
         folder, port = pathlib.Path(folder), free_port()
         server.aws.create(name)
         there = {"region": REGION, "endpoint": server.endpoint}
-        parameters = {key: value for key, value in job.items() if key not in ("prompt", "seed")}
         config = {
-            "consumer": {"namespace": "bench", "name": "images"},
-            "queue": {"url": server.aws._url(name), "visibilityTimeoutSeconds": 120, **there},
-            "model": {"task": "TextToImage", "device": device, "source": {"s3": {"uri": "s3://models/", **there}},
-                      "parameters": parameters, "batch": {"maxSize": batch, "maxWaitMilliseconds": 200}},
+            "consumer": {"namespace": "bench", "name": name.split("-")[0]},
+            "queue": {"url": server.aws._url(name), "visibilityTimeoutSeconds": 120, "allow": allow or {}, **there},
+            "model": {"source": {"s3": {"uri": "s3://models/", **there}},
+                      "batch": {"maxSize": batch, "maxWaitMilliseconds": 200}, **model},
             "output": {"bucket": name, "forcePathStyle": True, **there},
             "http": {"port": port},
         }
@@ -81,26 +102,43 @@ def rate(binaries, server, job, batch, count, name, device="Cpu"):
                                     "MILLRACE_CACHE_DIR": str(folder / "cache")}
         worker = Process("the worker", [binaries / "millrace-worker", "run", "--config", folder / "worker.yaml"],
                          folder / "worker.log", environment)
-        try:
-            worker.await_("ready", lambda: (state(port) or {}).get("ready"), STUCK)
-            began = time.perf_counter()
-            entries = [{"Id": str(i), "MessageBody": json.dumps({"prompt": job["prompt"], "seed": job["seed"] + i})} for i in range(count)]
-            for first in range(0, count, 10):
+
+        def do(some, before):
+            entries = [{"Id": str(i), "MessageBody": json.dumps(one)} for i, one in enumerate(some)]
+            for first in range(0, len(entries), 10):
                 server.aws._sqs("SendMessageBatch", QueueUrl=server.aws._url(name), Entries=entries[first : first + 10])
             end = time.monotonic() + STUCK
             while True:
                 now = state(port) or {}
                 if now.get("failed"):
                     sys.exit(f"the worker failed a job: {(folder / 'worker.log').read_text()[-2000:]}")
-                if now.get("completed", 0) >= count and not now.get("busy"):
-                    break
+                if now.get("completed", 0) >= before + len(some) and not now.get("busy"):
+                    return
                 worker.ensure_running()
                 if time.monotonic() > end:
                     sys.exit(f"the worker is stuck: {now}")
                 time.sleep(LOOK)
-            return count / (time.perf_counter() - began), worker.memory("VmHWM")
+
+        try:
+            worker.await_("ready", lambda: (state(port) or {}).get("ready"), STUCK)
+            before = 0
+            if warm:
+                do([warm], 0)
+                before = 1
+            began = time.perf_counter()
+            do(jobs, before)
+            return time.perf_counter() - began, worker.memory("VmHWM")
         finally:
             worker.stop()
+
+
+def rate(binaries, server, job, batch, count, name, device="Cpu"):
+    """Pictures a second of a new worker that holds `batch` jobs at a time and finds `count`, and the most memory it had."""
+    parameters = {key: value for key, value in job.items() if key not in ("prompt", "seed")}
+    model = {"task": "TextToImage", "device": device, "parameters": parameters}
+    jobs = [{"prompt": job["prompt"], "seed": job["seed"] + i} for i in range(count)]
+    seconds, memory = through_a_queue(binaries, server, model, jobs, name, batch)
+    return count / seconds, memory
 
 
 def by_hand(binaries, folder, job, picture, device="Cpu"):

@@ -42,6 +42,8 @@ enum Name {
     Scaling(scaling::Args),
     /// Pictures a second, time to the first one and memory, beside diffusers on the same folder.
     Images(script::Args),
+    /// Texts a second, time to the first vector and memory, beside sentence-transformers and ONNX Runtime.
+    Embeddings(script::Args),
     /// One burst on KEDA's side and on ours, on the same cluster with the same workers.
     Keda(script::Args),
     /// What the operator costs with 1,000 and 10,000 consumers, on a control plane of its own.
@@ -71,6 +73,7 @@ async fn measure(name: Name) -> anyhow::Result<()> {
             Name::Operator(args) => operator::run(args).await,
             Name::Scaling(args) => scaling::run(args).await,
             Name::Images(args) => script::run("images", args).await,
+            Name::Embeddings(args) => script::run("embeddings", args).await,
             Name::Keda(args) => script::run("keda", args).await,
             Name::OperatorScale(args) => script::run("operator-scale", args).await,
             Name::StandIn(args) => stand_in::run(args).await,
