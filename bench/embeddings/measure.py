@@ -16,6 +16,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 sys.path.append(str(ROOT / "bench" / "images"))
 SHORTEST, LONGEST = 3, 180  # words of a text
 TEXT = "a lighthouse at night"
+SAME = 1e-4  # 1 less the cosine of two vectors of one text
 PEERS = ("sentence-transformers", "onnx")
 
 
@@ -96,6 +97,8 @@ def measure(arguments, binaries):
                     sides[kind]["rss"].append(answer["peak_rss_mib"])
                     versions |= answer["versions"]
                     apart[kind] = furthest(interpreter, folder / "ours.npy", folder / f"{kind}.npy")
+                    if apart[kind] > SAME:
+                        sys.exit(f"{kind} has other vectors (1 less the cosine: {apart[kind]:.1e}): what it does is not the same work")
     finally:
         server.stop()
     versions["millrace"] = printed([binaries / "millrace-worker", "--version"]).split()[-1]
