@@ -80,7 +80,9 @@ fn bytes(count: usize) -> String {
 
 /// JSON Schema of a job's object.
 pub fn input_schema(task: &Declaration) -> Value {
-    let required = task.needs.iter().flat_map(|field| field.names).map(|name| json!({ "required": [name] }));
+    // what the consumer's parameters may give, a job need not
+    let needs = if task.needs.iter().any(|field| field.giver == Giver::Both) { &[] } else { task.needs };
+    let required = needs.iter().flat_map(|field| field.names).map(|name| json!({ "required": [name] }));
     let required: Vec<_> = required.collect();
     let mut schema = schema(task, task.all().filter(|field| !matches!(field.giver, Giver::Consumer(_))), task.open);
     if !required.is_empty() {
@@ -138,6 +140,13 @@ fn property(field: &Field, about: &str) -> Value {
         _ => about.to_owned(),
     };
     if let Value::Object(property) = &mut property {
+        // `null` reads as left out
+        if let Some(Value::String(kind)) = property.get("type").cloned() {
+            property.insert("type".into(), json!([kind, "null"]));
+        }
+        if let Some(Value::Array(words)) = property.get_mut("enum") {
+            words.push(Value::Null);
+        }
         property.insert("description".into(), about.into());
     }
     property

@@ -143,7 +143,11 @@ fn schemas_say_what_the_declaration_says() {
     let schema = input_schema(&TASK);
     assert_eq!(schema["properties"]["num_inference_steps"]["maximum"], 150);
     assert_eq!(schema["properties"]["width"]["multipleOf"], 8);
-    assert_eq!(schema["anyOf"], json!([{"required": ["prompt"]}, {"required": ["picture"]}, {"required": ["image"]}]));
+    assert_eq!(schema["properties"]["width"]["type"], json!(["integer", "null"]));
+    assert_eq!(schema["properties"]["format"]["enum"], json!(["png", "jpeg", "webp", null]));
+    assert_eq!(schema.get("anyOf"), None, "the consumer may give the prompt");
+    let needs = input_schema(&Declaration { needs: &[TEXTS], ..TASK });
+    assert_eq!(needs["anyOf"], json!([{"required": ["texts"]}]));
     assert_eq!(schema["additionalProperties"], false);
     assert_eq!(schema["properties"].get("lora"), None);
     let parameters = parameters_schema(&TASK);
