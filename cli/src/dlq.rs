@@ -105,10 +105,13 @@ pub async fn run(common: &Common, args: DlqArgs) -> anyhow::Result<Ended> {
 async fn redrive(common: &Common, dead: &DeadLetters<'_>, jobs: Vec<String>) -> anyhow::Result<Ended> {
     let mut wanted: HashSet<String> = jobs.into_iter().collect();
     let all = wanted.is_empty();
-    let (mut reports, mut kept) = (Vec::new(), Vec::new());
+    let (mut reports, mut kept, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
     while all || !wanted.is_empty() {
         let letters = dead.take(AT_A_TIME, REDRIVE).await?;
-        if letters.is_empty() {
+        // the first ones come again where looking through all takes longer than they are hidden
+        let has_new = letters.iter().fold(false, |has_new, letter| seen.insert(letter.message_id.clone()) | has_new);
+        if !has_new {
+            kept.extend(letters);
             break;
         }
         for letter in letters {

@@ -1,7 +1,6 @@
 //! The consumer that jobs are for: what a producer must know of it, and nothing of its pods.
 
 use millrace_api::{ConsumerRef, OutputSpec, QueueSpec, QueueUrl, Task, WorkerConfig};
-
 use serde_json::{Map, Value};
 
 use crate::error::Error;
