@@ -52,11 +52,13 @@ impl Cache {
                 let new = Tensor::zeros((heads, room, head), like.dtype(), like.device())?;
                 old.map_or(Ok(()), |old| new.slice_set(old, 1, 0)).map(|()| new)
             };
-            let old = kept.take();
-            *kept = Some(Kept {
-                keys: grown(old.as_ref().map(|old| &old.keys), keys)?,
-                values: grown(old.as_ref().map(|old| &old.values), values)?,
-            });
+            // the old ones stay until the new ones are whole: a pass that found no memory is done again
+            let old = kept.as_ref();
+            let new = Kept {
+                keys: grown(old.map(|old| &old.keys), keys)?,
+                values: grown(old.map(|old| &old.values), values)?,
+            };
+            *kept = Some(new);
         }
         let Some(kept) = kept else { return Err(Error::Msg("a cache has no room".into())) };
         kept.keys.slice_set(&keys.contiguous()?, 1, from)?;
@@ -67,5 +69,31 @@ impl Cache {
     /// So many tokens more are in it, in every layer.
     pub(super) fn advance(&mut self, tokens: usize) {
         self.length += tokens;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{DType, Device};
+
+    use super::*;
+
+    #[test]
+    fn what_a_failed_pass_did_not_add_to_is_still_there() {
+        let some = |tokens: usize| {
+            let all = Tensor::arange(1f32, (2 * tokens + 1) as f32, &Device::Cpu);
+            all.and_then(|all| all.reshape((1, tokens, 2)))
+        };
+        let mut cache = Cache::new(1, 1000);
+        cache.put(0, &some(3).unwrap(), &some(3).unwrap()).unwrap();
+        cache.advance(3);
+        // more room is made for these, and what was there does not go into it
+        let others = some(FIRST).unwrap().to_dtype(DType::F64).unwrap();
+        assert!(cache.put(0, &others, &others).is_err());
+        let (keys, values) = cache.put(0, &some(FIRST).unwrap(), &some(FIRST).unwrap()).unwrap();
+        for all in [keys, values] {
+            let known = all.narrow(1, 0, 3).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            assert_eq!(known, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+        }
     }
 }
