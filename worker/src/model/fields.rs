@@ -120,7 +120,7 @@ fn as_object<'a>(task: &Declaration, input: &'a Input) -> Result<Cow<'a, Map<Str
     };
     // where no field is the main one, a text says nothing
     if let Some(main) = task.main().map(Field::name)
-        && fields.insert(main.to_owned(), text.as_str().into()).is_some()
+        && fields.insert(main.to_owned(), text.as_str().into()).is_some_and(|named| !named.is_null())
     {
         return Err(InvalidInput::field(main, "is given twice: as the argument and by name"));
     }
