@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use millrace_api::{KeyFields, KeyTemplate, RecordOutput, ResultRecord};
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::failure::Failure;
 use crate::job::JobHead;
@@ -28,6 +29,8 @@ pub struct Store {
     owner: String,
     /// Its name.
     consumer: String,
+    /// Outputs that go up while they are made.
+    uploads: TaskTracker,
 }
 
 /// Why a delivery did not come to an end.
@@ -47,6 +50,11 @@ pub enum DeliverError {
     /// An engine uploaded it as something else than it came to be.
     #[error("the engine uploaded an output as {0}, which is to be {1}: it had said another index or count")]
     Misplaced(String, String),
+    /// Its parts were removed before they were an object.
+    #[error(
+        "the parts of {0} are not in S3 any more: something removes uploads that are under way; the job is done again"
+    )]
+    Lost(String),
     /// The bucket that the message names is not there or may not be written.
     #[error("output.bucket: {0}")]
     Elsewhere(String),
@@ -57,7 +65,7 @@ impl DeliverError {
     pub fn failure(self, given_up: Failure) -> Failure {
         let code = match self {
             Self::GivenUp(_) => return given_up,
-            Self::Misplaced(..) => return Failure::Model(self.to_string()),
+            Self::Misplaced(..) | Self::Lost(_) => return Failure::Model(self.to_string()),
             Self::OutputKeyTaken(_) => "OutputKeyTaken",
             Self::KeyTooLong(_) => "OutputKeyTooLong",
             Self::Elsewhere(_) => "OutputBucketUnusable",
@@ -104,12 +112,17 @@ impl Store {
     /// The store of the consumer `owner` (`namespace/name`).
     pub fn new(bucket: Bucket, template: KeyTemplate, owner: &str) -> Self {
         let consumer = owner.rsplit('/').next().unwrap_or(owner).to_owned();
-        Self { bucket, template, owner: owner.into(), consumer }
+        Self { bucket, template, owner: owner.into(), consumer, uploads: TaskTracker::new() }
     }
 
     /// What it lies in.
     pub fn bucket(&self) -> &Bucket {
         &self.bucket
+    }
+
+    /// Outputs that go up while they are made: a task each.
+    pub fn uploads(&self) -> &TaskTracker {
+        &self.uploads
     }
 
     /// The URI of a job's record.
@@ -185,12 +198,17 @@ impl Store {
         };
         let mut condition = Condition::New;
         loop {
-            match put(&condition).await? {
+            let is_lost = match put(&condition).await? {
                 Put::Done(_) => return Ok(entry(bytes, sha256)),
                 Put::Never(error) => return Err(DeliverError::Elsewhere(error.message)),
-                Put::Refused => {}
-            }
+                Put::Refused => false,
+                // completed, by a call whose answer got lost, or removed
+                Put::Lost => true,
+            };
             let Some(there) = self.bucket.head(at, give_up).await? else {
+                if is_lost {
+                    return Err(DeliverError::Lost(key));
+                }
                 condition = Condition::New;
                 continue;
             };
@@ -207,6 +225,7 @@ impl Store {
             };
             match sum {
                 Some(sum) if sum == sha256 || !replace => return Ok(entry(there.bytes, sum)),
+                Some(_) | None if is_lost => return Err(DeliverError::Lost(key)),
                 Some(_) | None => {}
             }
             condition = Condition::Same(there.etag);
@@ -224,7 +243,7 @@ impl Store {
         let content = Content { body, content_type: &preview.content_type, metadata: &metadata };
         match self.bucket.put(at, content, &Condition::Any, give_up).await {
             Ok(Put::Never(error)) => tracing::warn!(key, %error, "a preview was not put"),
-            Ok(Put::Done(_) | Put::Refused) | Err(GivenUp) => {}
+            Ok(Put::Done(_) | Put::Refused | Put::Lost) | Err(GivenUp) => {}
         }
     }
 

@@ -10,7 +10,7 @@ use crate::deliver::{Place, Store};
 use crate::job::JobHead;
 use crate::message::Message;
 use crate::model::Name;
-use crate::store::{At, BucketError, Condition, FAREWELL, GivenUp, Put};
+use crate::store::{At, Begun, Condition, FAREWELL, GivenUp, Put};
 
 /// Parts that may wait for S3: an engine that is faster waits for them.
 const WAITING: usize = 2;
@@ -73,65 +73,74 @@ impl Parts {
         let (orders, ordered) = mpsc::channel(1);
         let upload = Upload { bucket: bucket.clone(), key: key.clone(), orders };
         let (own, content_type) = (self.clone(), name.content_type.to_string());
-        self.runtime.spawn(async move {
-            // whoever waits for an answer hears that there is none
-            let _: Result<(), GivenUp> = own.carry(&bucket, &key, &content_type, coming, ordered).await;
-        });
+        let carried = async move { own.carry(At { bucket: &bucket, key: &key }, &content_type, coming, ordered).await };
+        self.store.uploads().spawn_on(carried, &self.runtime);
         Some((parts, upload))
     }
 
-    async fn carry(
+    /// Holds an upload to its end: an object, or nothing.
+    async fn carry(&self, at: At<'_>, content_type: &str, parts: mpsc::Receiver<Bytes>, orders: mpsc::Receiver<Order>) {
+        let mut begun = None;
+        let put = self.put(at, content_type, parts, orders, &mut begun);
+        // whoever waits for an answer hears that there is none
+        let is_done = matches!(self.give_up.run_until_cancelled(put).await, Some(Ok(true)));
+        if let Some(begun) = begun.filter(|_| !is_done) {
+            let _ = tokio::time::timeout(FAREWELL, self.store.bucket().abort_upload(at, &begun)).await;
+        }
+    }
+
+    /// Puts parts as they come, and makes them an object when that is ordered: whether they are one.
+    async fn put(
         &self,
-        bucket: &str,
-        key: &str,
+        at: At<'_>,
         content_type: &str,
         mut parts: mpsc::Receiver<Bytes>,
         mut orders: mpsc::Receiver<Order>,
-    ) -> Result<(), GivenUp> {
-        let (at, own, give_up) = (At { bucket, key }, self.store.bucket(), &self.give_up);
-        let metadata = self.store.metadata(&self.head);
-        let mut begun = match own.begin_upload(at, content_type, &metadata, give_up).await? {
-            Ok(begun) => begun,
-            Err(error) => return refuse(&error, parts, orders).await,
+        begun: &mut Option<Begun>,
+    ) -> Result<bool, GivenUp> {
+        let (bucket, give_up) = (self.store.bucket(), &self.give_up);
+        let begun = match bucket.begin_upload(at, content_type, &self.store.metadata(&self.head), give_up).await? {
+            Ok(new) => begun.insert(new),
+            Err(put) => return refuse(put, parts, orders).await,
         };
-        let done = async {
-            while let Some(part) = parts.recv().await {
-                own.put_part(at, &mut begun, part, give_up).await?;
+        while let Some(part) = parts.recv().await {
+            if let Err(put) = bucket.put_part(at, begun, part, give_up).await? {
+                return refuse(put, parts, orders).await;
             }
-            let mut is_whole = false;
-            while let Some(Order { rest, condition, answer }) = orders.recv().await {
-                if !is_whole && !rest.is_empty() {
-                    own.put_part(at, &mut begun, rest, give_up).await?;
-                }
-                is_whole = true;
-                let put = own.complete_upload(at, &begun, &condition, give_up).await?;
-                let done = matches!(put, Put::Done(_));
-                let _ = answer.send(put);
-                if done {
-                    return Ok(true);
-                }
+        }
+        let mut is_whole = false;
+        while let Some(Order { rest, condition, answer }) = orders.recv().await {
+            if !is_whole
+                && !rest.is_empty()
+                && let Err(put) = bucket.put_part(at, begun, rest, give_up).await?
+            {
+                let _ = answer.send(put.clone());
+                return refuse(put, parts, orders).await;
             }
-            Ok(false)
+            is_whole = true;
+            let put = bucket.complete_upload(at, begun, &condition, give_up).await?;
+            let is_done = matches!(put, Put::Done(_));
+            // who does not wait any more has given it up
+            let _ = answer.send(put);
+            if is_done {
+                return Ok(true);
+            }
         }
-        .await;
-        if done != Ok(true) {
-            let _ = tokio::time::timeout(FAREWELL, own.abort_upload(at, &begun)).await;
-        }
-        done.map(|_| ())
+        Ok(false)
     }
 }
 
-/// An upload that cannot begin: what comes is not kept, and orders hear why.
+/// An upload that comes to nothing: what is still made is not kept, and who orders it hears `put`.
 async fn refuse(
-    error: &BucketError,
+    put: Put,
     mut parts: mpsc::Receiver<Bytes>,
     mut orders: mpsc::Receiver<Order>,
-) -> Result<(), GivenUp> {
+) -> Result<bool, GivenUp> {
     while parts.recv().await.is_some() {}
     while let Some(order) = orders.recv().await {
-        let _ = order.answer.send(Put::Never(error.clone()));
+        let _ = order.answer.send(put.clone());
     }
-    Ok(())
+    Ok(false)
 }
 
 impl Upload {

@@ -162,6 +162,8 @@ impl<H: Handler> Pipeline<H> {
         if ended.outcome == Outcome::Returned && give_up.is_cancelled() && !lease.lost().is_cancelled() {
             ended = self.say_why(&attempt, ended).await;
         }
+        // what the attempt left behind, such as the upload of an output that nobody wants any more, ends with it
+        give_up.cancel();
         self.settle(&message, lease, ended).await;
         self.state.let_go(&message.receipt_handle);
         self.metrics.held.dec();

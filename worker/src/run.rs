@@ -36,6 +36,7 @@ use crate::settle::Settler;
 use crate::slots::{Outlook, Slots};
 use crate::state::{Part, State};
 use crate::stop::Stop;
+use crate::store::FAREWELL;
 use crate::suspect::Notes;
 use crate::trouble::Troubles;
 
@@ -139,7 +140,11 @@ pub async fn run<H: Handler>(handler: H, config: Config, stop: Stop) -> anyhow::
     state.set_loaded();
     metrics.startup(Startup::Total, began.elapsed());
     tracing::info!(worker = state.worker(), capacity, startup = metrics.startup_in_words(), "ready");
+    let uploads = pipeline.store.uploads().clone();
     work(pipeline, receiver, &state, stop, grace).await;
+    // what is given up is removed from S3
+    uploads.close();
+    let _ = tokio::time::timeout(FAREWELL, uploads.wait()).await;
     // nothing is held any more, so nobody misses a heartbeat
     beats.cancel();
     heart.await?;

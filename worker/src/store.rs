@@ -101,6 +101,8 @@ pub enum Put {
     Done(String),
     /// The condition does not hold.
     Refused,
+    /// What was to be put went up in parts, and these are not there any more.
+    Lost,
     /// Another bucket than the consumer's own, which is not there or may not be written. Waiting would not mend that.
     Never(BucketError),
 }

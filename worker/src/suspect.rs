@@ -138,7 +138,7 @@ impl Notes {
         match self.put(&note, &Condition::Any, give_up).await {
             Ok(Put::Done(etag)) => Ok(Left { note, etag }),
             // an unconditional put into one's own bucket is never refused
-            Ok(Put::Refused | Put::Never(_)) => Ok(Left { note, etag: String::new() }),
+            Ok(Put::Refused | Put::Lost | Put::Never(_)) => Ok(Left { note, etag: String::new() }),
             Err(GivenUp) => {
                 // it may have got there
                 self.take_away(&head.id, FAREWELL).await;

@@ -124,11 +124,12 @@ impl Stream {
     }
 
     /// Writes, and waits while too much is on its way. For engines on the worker's runtime; those on a thread of their own
-    /// use [`io::Write`].
+    /// use [`io::Write`]. One that stops waiting here loses nothing: what did not go yet goes with the next.
     pub async fn push(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.keep(bytes);
-        while let Some((part, to)) = self.next_part() {
-            to.send(part).await.map_err(|_| given_up())?;
+        while let Some(to) = self.to_next_part() {
+            let room = to.reserve().await.map_err(|_| given_up())?;
+            room.send(self.kept.split_to(PART).freeze());
         }
         Ok(())
     }
@@ -153,8 +154,8 @@ impl Stream {
         self.kept.extend_from_slice(bytes);
     }
 
-    /// A part that is full, and where it goes.
-    fn next_part(&mut self) -> Option<(Bytes, mpsc::Sender<Bytes>)> {
+    /// Where the next part goes, once it is full.
+    fn to_next_part(&mut self) -> Option<mpsc::Sender<Bytes>> {
         let uploads = self.uploads.as_ref()?;
         if self.kept.len() < PART {
             return None;
@@ -162,16 +163,15 @@ impl Stream {
         if self.begun.is_none() {
             self.begun = uploads.begin(&self.name);
         }
-        let to = self.begun.as_ref()?.0.clone();
-        Some((self.kept.split_to(PART).freeze(), to))
+        Some(self.begun.as_ref()?.0.clone())
     }
 }
 
 impl io::Write for Stream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.keep(bytes);
-        while let Some((part, to)) = self.next_part() {
-            to.blocking_send(part).map_err(|_| given_up())?;
+        while let Some(to) = self.to_next_part() {
+            to.blocking_send(self.kept.split_to(PART).freeze()).map_err(|_| given_up())?;
         }
         Ok(bytes.len())
     }

@@ -1,13 +1,13 @@
 //! Objects that go up in parts, and are there when the last call says so.
 
-use aws_sdk_s3::error::ProvideErrorMetadata;
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart};
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
 use super::{At, Bucket, BucketError, Condition, GivenUp, Put, is_final, timeouts_for};
-use crate::aws::{explain, precondition_failed, trouble};
+use crate::aws::{conflict, explain, precondition_failed, trouble};
 
 /// An upload that was begun: its id at S3, and the parts that are there.
 #[derive(Debug, Clone)]
@@ -17,14 +17,14 @@ pub struct Begun {
 }
 
 impl Bucket {
-    /// Begins an upload. The inner error is of another bucket than the consumer's own, and waiting would not mend it.
+    /// Begins an upload; else what it comes to.
     pub async fn begin_upload(
         &self,
         at: At<'_>,
         content_type: &str,
         metadata: &[(&str, &str)],
         give_up: &CancellationToken,
-    ) -> Result<Result<Begun, BucketError>, GivenUp> {
+    ) -> Result<Result<Begun, Put>, GivenUp> {
         let begin = || async {
             let mut call = self.s3.create_multipart_upload().bucket(at.bucket).key(at.key).content_type(content_type);
             // the SDK adds sums to parts by itself, and S3 takes them only of an upload that was begun with them
@@ -36,23 +36,20 @@ impl Bucket {
             self.metrics.request("CreateMultipartUpload", answer.is_ok());
             match answer {
                 Ok(answer) => Ok(Ok(Begun { id: answer.upload_id.unwrap_or_default(), parts: Vec::new() })),
-                Err(error) if at.bucket != self.name && is_final(trouble(&error)) => {
-                    Ok(Err(self.put_words(at.bucket, &error)))
-                }
-                Err(error) => Err(self.put_words(at.bucket, &error)),
+                Err(error) => self.no_more(at, &error).map(Err),
             }
         };
         self.persist(begin, give_up).await
     }
 
-    /// Puts the next part.
+    /// Puts the next part; else what the upload comes to.
     pub async fn put_part(
         &self,
         at: At<'_>,
         begun: &mut Begun,
         part: Bytes,
         give_up: &CancellationToken,
-    ) -> Result<(), GivenUp> {
+    ) -> Result<Result<(), Put>, GivenUp> {
         let number = i32::try_from(begun.parts.len() + 1).unwrap_or(i32::MAX);
         let put = || async {
             let call = self.s3.upload_part().bucket(at.bucket).key(at.key).upload_id(&begun.id).part_number(number);
@@ -63,15 +60,21 @@ impl Bucket {
             }
             let answer = call.send().await;
             self.metrics.request("UploadPart", answer.is_ok());
-            answer.map_err(|error| self.put_words(at.bucket, &error))
+            match answer {
+                Ok(answer) => Ok(Ok(answer)),
+                Err(error) => self.no_more(at, &error).map(Err),
+            }
         };
-        let there = self.persist(put, give_up).await?;
+        let there = match self.persist(put, give_up).await? {
+            Ok(there) => there,
+            Err(put) => return Ok(Err(put)),
+        };
         let part = CompletedPart::builder()
             .part_number(number)
             .set_e_tag(there.e_tag)
             .set_checksum_crc32(there.checksum_crc32);
         begun.parts.push(part.build());
-        Ok(())
+        Ok(Ok(()))
     }
 
     /// Makes the parts an object, under a condition.
@@ -92,17 +95,31 @@ impl Bucket {
                 Condition::Any => call,
             };
             let answer = call.multipart_upload(parts.clone()).send().await;
-            // an upload that is not there was completed by a call whose answer got lost: the object is there
-            let gone = |code: Option<&str>| matches!(code, Some("NoSuchUpload" | "NoSuchKey"));
-            let refused = answer.as_ref().is_err_and(|error| precondition_failed(error) || gone(error.code()));
+            // an object that vanished under an If-Match is no longer the same one
+            let vanished = |error: &SdkError<_>| error.code() == Some("NoSuchKey");
+            let refused = answer.as_ref().is_err_and(|error| precondition_failed(error) || vanished(error));
             self.metrics.request("CompleteMultipartUpload", answer.is_ok() || refused);
             match answer {
                 Ok(answer) => Ok(Put::Done(answer.e_tag.unwrap_or_default())),
                 Err(_) if refused => Ok(Put::Refused),
-                Err(error) => Err(self.put_words(at.bucket, &error)),
+                // S3 wants it begun anew
+                Err(error) if conflict(&error) => Ok(Put::Lost),
+                Err(error) => self.no_more(at, &error),
             }
         };
         self.persist(complete, give_up).await
+    }
+
+    /// What a call of an upload comes to that failed, where waiting would not mend it; else the trouble to wait out.
+    fn no_more<E>(&self, at: At<'_>, error: &SdkError<E>) -> Result<Put, BucketError>
+    where
+        E: ProvideErrorMetadata + std::error::Error + 'static,
+    {
+        match error.code() {
+            Some("NoSuchUpload") => Ok(Put::Lost),
+            _ if at.bucket != self.name && is_final(trouble(error)) => Ok(Put::Never(self.put_words(at.bucket, error))),
+            _ => Err(self.put_words(at.bucket, error)),
+        }
     }
 
     /// Gives an upload up: its parts are removed. What is left where this does not work is for the bucket's lifecycle rule.
