@@ -1,6 +1,7 @@
 //! A model server that does what a job tells it to, for as often as the job says, and then answers.
 
 use std::collections::HashMap;
+use std::io;
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -10,6 +11,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
+use futures::{Stream, StreamExt, stream};
 use serde_json::{Value, json};
 use tokio::runtime::{Builder, Runtime};
 
@@ -116,7 +118,8 @@ fn serve(listener: TcpListener, seen: Arc<Mutex<Seen>>) -> Runtime {
 }
 
 /// A job's `answer` says what it gets: `{"status", "times", "retry_after", "milliseconds", "body", "repeat", "content_type",
-/// "crash"}`.
+/// "crash", "stall"}`. It stalls for so many milliseconds before the last of what it repeats, when it is asked for the first
+/// time.
 async fn answer(State(seen): State<Arc<Mutex<Seen>>>, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
     let status = |code: u16| StatusCode::from_u16(code).unwrap();
     if uri.path() == "/health" {
@@ -154,8 +157,12 @@ async fn answer(State(seen): State<Arc<Mutex<Seen>>>, uri: Uri, headers: HeaderM
         return axum::Json(json!({ "echo": job, "tries": tries, "bytes": body.len() })).into_response();
     }
     let content = told["body"].as_str().map_or_else(|| told["body"].to_string(), str::to_owned);
-    let content = content.repeat(usize::try_from(told["repeat"].as_u64().unwrap_or(1)).unwrap());
-    let mut answer = Response::new(Body::from(content));
+    let repeat = usize::try_from(told["repeat"].as_u64().unwrap_or(1)).unwrap();
+    let body = match told["stall"].as_u64().filter(|_| tries == 1) {
+        None => Body::from(content.repeat(repeat)),
+        Some(milliseconds) => Body::from_stream(stalling(content, repeat, Duration::from_millis(milliseconds))),
+    };
+    let mut answer = Response::new(body);
     *answer.status_mut() = status(u16::try_from(told["status"].as_u64().unwrap_or(200)).unwrap());
     for (name, field) in [("retry-after", "retry_after"), ("content-type", "content_type")] {
         if let Some(value) = told[field].as_str() {
@@ -163,4 +170,14 @@ async fn answer(State(seen): State<Arc<Mutex<Seen>>>, uri: Uri, headers: HeaderM
         }
     }
     answer
+}
+
+/// All but the last one, and that after a pause.
+fn stalling(content: String, repeat: usize, pause: Duration) -> impl Stream<Item = io::Result<String>> {
+    let most = content.repeat(repeat - 1);
+    let last = stream::once(async move {
+        tokio::time::sleep(pause).await;
+        Ok(content)
+    });
+    stream::once(async { Ok(most) }).chain(last)
 }

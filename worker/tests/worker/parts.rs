@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::lab::{self, CONSUMER, Lab, PREFIX};
-use crate::program::{self, Worker};
+use crate::program::{self, Signal, Worker};
 use crate::stub::Stub;
 use crate::wait::until_true;
 
@@ -16,14 +16,21 @@ const MEBIBYTES: u64 = 20;
 /// A consumer of the stub, whose answers may have so many MiB.
 async fn worker(lab: &Lab, stub: &Stub, most: u64) -> Worker {
     let server = json!({ "response": { "maxMebibytes": most } });
-    let mut worker = program::start(lab, "a", json!({ "model": stub.model(server) }));
+    let settings = json!({ "model": stub.model(server), "shutdown": { "gracePeriodSeconds": 1 } });
+    let mut worker = program::start(lab, "a", settings);
     worker.until_ready().await;
     worker
 }
 
 /// A job that is answered by a film of so many MiB.
 fn film(job_id: &str, mebibytes: u64) -> String {
-    let answer = json!({ "content_type": "video/mp4", "body": "x".repeat(1 << 16), "repeat": mebibytes << 4 });
+    stalled_film(job_id, mebibytes, None)
+}
+
+/// The same, which stalls at first.
+fn stalled_film(job_id: &str, mebibytes: u64, stall: impl Into<Option<u32>>) -> String {
+    let mut answer = json!({ "content_type": "video/mp4", "body": "x".repeat(1 << 16), "repeat": mebibytes << 4 });
+    answer["stall"] = stall.into().into();
     json!({ "job_id": job_id, "input": { "answer": answer } }).to_string()
 }
 
@@ -70,6 +77,39 @@ async fn of_an_answer_that_is_too_large_nothing_stays() {
         let objects = lab.s3.list_objects_v2().bucket(&lab.name).prefix(format!("{PREFIX}film")).send().await.unwrap();
         let films: Vec<_> = objects.contents().iter().filter_map(|o| o.key()).filter(|k| k.ends_with("mp4")).collect();
         assert!(films.is_empty(), "{films:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn where_its_parts_are_taken_away_it_is_made_again() {
+    lab::with("parts-gone", async |lab| {
+        let stub = Stub::start();
+        let _worker = worker(lab, &stub, MEBIBYTES).await;
+        lab.send(&stalled_film("film", MEBIBYTES, 5000)).await;
+        until_true("an upload is under way", async || unfinished(lab).await == 1).await;
+        let uploads = lab.s3.list_multipart_uploads().bucket(&lab.name).send().await.unwrap();
+        let begun = &uploads.uploads()[0];
+        let abort = lab.s3.abort_multipart_upload().bucket(&lab.name);
+        abort.key(begun.key().unwrap()).upload_id(begun.upload_id().unwrap()).send().await.unwrap();
+        let record = lab.record("film").await;
+        assert_eq!((record.status, stub.tries("film")), (JobStatus::Completed, 2), "{:?}", record.error);
+        assert_eq!(record.outputs[0].sha256, sha256(20));
+        assert_eq!(unfinished(lab).await, 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn of_what_a_worker_that_stops_gives_up_nothing_stays() {
+    lab::with("parts-stopped", async |lab| {
+        let stub = Stub::start();
+        let mut worker = worker(lab, &stub, MEBIBYTES).await;
+        lab.send(&stalled_film("film", MEBIBYTES, 3_600_000)).await;
+        until_true("an upload is under way", async || unfinished(lab).await == 1).await;
+        worker.signal(Signal::Term).await;
+        assert!(worker.ended().await.success(), "{}", worker.log());
+        assert_eq!(unfinished(lab).await, 0);
     })
     .await;
 }
