@@ -73,7 +73,10 @@ impl Parts {
         let (orders, ordered) = mpsc::channel(1);
         let upload = Upload { bucket: bucket.clone(), key: key.clone(), orders };
         let (own, content_type) = (self.clone(), name.content_type.to_string());
-        let carried = async move { own.carry(At { bucket: &bucket, key: &key }, &content_type, coming, ordered).await };
+        let carried = async move {
+            let at = At { bucket: &bucket, key: &key };
+            Box::pin(own.carry(at, &content_type, coming, ordered)).await;
+        };
         self.store.uploads().spawn_on(carried, &self.runtime);
         Some((parts, upload))
     }
@@ -81,7 +84,7 @@ impl Parts {
     /// Holds an upload to its end: an object, or nothing.
     async fn carry(&self, at: At<'_>, content_type: &str, parts: mpsc::Receiver<Bytes>, orders: mpsc::Receiver<Order>) {
         let mut begun = None;
-        let put = self.put(at, content_type, parts, orders, &mut begun);
+        let put = Box::pin(self.put(at, content_type, parts, orders, &mut begun));
         // whoever waits for an answer hears that there is none
         let is_done = matches!(self.give_up.run_until_cancelled(put).await, Some(Ok(true)));
         if let Some(begun) = begun.filter(|_| !is_done) {

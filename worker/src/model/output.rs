@@ -127,7 +127,7 @@ impl Stream {
     /// use [`io::Write`]. One that stops waiting here loses nothing: what did not go yet goes with the next.
     pub async fn push(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.keep(bytes);
-        while let Some(to) = self.to_next_part() {
+        while let Some(to) = self.next_part() {
             let room = to.reserve().await.map_err(|_| given_up())?;
             room.send(self.kept.split_to(PART).freeze());
         }
@@ -155,7 +155,7 @@ impl Stream {
     }
 
     /// Where the next part goes, once it is full.
-    fn to_next_part(&mut self) -> Option<mpsc::Sender<Bytes>> {
+    fn next_part(&mut self) -> Option<mpsc::Sender<Bytes>> {
         let uploads = self.uploads.as_ref()?;
         if self.kept.len() < PART {
             return None;
@@ -170,7 +170,7 @@ impl Stream {
 impl io::Write for Stream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.keep(bytes);
-        while let Some(to) = self.to_next_part() {
+        while let Some(to) = self.next_part() {
             to.blocking_send(self.kept.split_to(PART).freeze()).map_err(|_| given_up())?;
         }
         Ok(bytes.len())
