@@ -118,9 +118,7 @@ async fn group<R: Batchable>(
             Choice::Run(key) => {
                 let (batch, rest) = split(waiting, key, limits.max_size);
                 waiting = rest;
-                outlook.begin();
-                let took = run(&engine, batch, free_since).await;
-                outlook.end(took);
+                run(&engine, batch, free_since, &mut outlook).await;
                 free_since = Instant::now();
             }
             Choice::Wait(until) => {
@@ -189,17 +187,24 @@ impl<R> Waiting<R> {
     }
 }
 
-async fn run<R: Batchable>(engine: &EngineThread<R>, batch: Vec<Waiting<R>>, free_since: Instant) -> Duration {
+async fn run<R: Batchable>(
+    engine: &EngineThread<R>,
+    batch: Vec<Waiting<R>>,
+    free_since: Instant,
+    outlook: &mut Outlook,
+) {
     let began = Instant::now();
     let size = u32::try_from(batch.len()).unwrap_or(u32::MAX).max(1);
     let (items, answers): (Vec<_>, Vec<_>) = batch.into_iter().map(|w| (w.item, (w.since, w.done))).unzip();
+    outlook.begin();
     let (results, took) = engine.run(items).await;
+    // before anyone hears of a result: a slot that comes free while the batch still seems about to end is one too many
+    outlook.end(took);
     let share = took / size;
     for (result, (since, answer)) in results.into_iter().zip(answers) {
         // a job that was given up waits no longer
         drop(answer.send(Done { result, began, took, share, since, could_begin: since.max(free_since) }));
     }
-    took
 }
 
 #[derive(Debug, PartialEq, Eq)]
