@@ -69,6 +69,8 @@ pub enum Task {
     TextEmbedding,
     /// A prompt or a conversation gives the text that follows, by a decoder of the Llama, Mistral or Qwen families.
     TextGeneration,
+    /// Audio gives what is said in it, by a model of the Whisper family.
+    SpeechToText,
     /// Whatever a model server answers that runs beside the worker.
     Http,
     /// Returns its input after `parameters.milliseconds`: for trying out a queue and for load tests.
@@ -84,6 +86,7 @@ impl Task {
             Self::TextToImage => "TextToImage",
             Self::TextEmbedding => "TextEmbedding",
             Self::TextGeneration => "TextGeneration",
+            Self::SpeechToText => "SpeechToText",
             Self::Http => "Http",
             Self::Echo => "Echo",
             Self::Custom => "Custom",
@@ -93,7 +96,7 @@ impl Task {
     /// Whether it cannot do without `model.source`.
     pub fn needs_source(self) -> bool {
         match self {
-            Self::TextToImage | Self::TextEmbedding | Self::TextGeneration => true,
+            Self::TextToImage | Self::TextEmbedding | Self::TextGeneration | Self::SpeechToText => true,
             Self::Http | Self::Echo | Self::Custom => false,
         }
     }

@@ -3,6 +3,7 @@
     $(./install) generate.py [components] [pictures] [lora] [schedulers] [noise]    # all of these when none is named
     $(./install embeddings) generate.py embeddings [minilm=$(./minilm)]             # what sentence-transformers computes
     $(./install generation) generate.py generation                                  # what transformers writes
+    $(./install speech) generate.py speech                                          # and what it hears
 """
 import json
 import os
@@ -24,6 +25,7 @@ import models
 import noise
 import pictures
 import schedulers
+import speech
 from weights import scale, values
 
 GOLDENS = pathlib.Path(__file__).parent / "goldens"
@@ -131,6 +133,8 @@ def main():
             noise.make(GOLDENS)
         if "generation" in wanted:
             generation.make(work, GOLDENS)
+        if "speech" in wanted:
+            speech.make(work, GOLDENS)
         if "embeddings" in wanted:
             embeddings.make(work, GOLDENS)
     for folder in (name.removeprefix("minilm=") for name in wanted if name.startswith("minilm=")):

@@ -32,8 +32,8 @@ def scale(name, shape):
     power = 0
     while 4 ** (power) * 3 < inputs:
         power += 1
-    # the text must be seen in the picture, or a wrong one would go unnoticed
-    return 2.0 ** ((2 if "attn2.to_" in name else 0) - power)
+    # the text must be seen in the picture, and audio in the text, or a wrong one would go unnoticed
+    return 2.0 ** ((2 if "attn2.to_" in name or "encoder_attn." in name else 0) - power)
 
 
 def values(seed, component, name, shape):

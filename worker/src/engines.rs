@@ -6,6 +6,7 @@ use millrace_nn::cores;
 use crate::handler::Handler;
 use crate::model::echo::Echo;
 use crate::model::server::Beside;
+use crate::model::speech_to_text::{self, SpeechToText};
 use crate::model::text_embedding::{self, TextEmbedding};
 use crate::model::text_generation::{self, TextGeneration};
 use crate::model::text_to_image::{self, TextToImage};
@@ -26,6 +27,7 @@ pub fn dispatch<U: Use>(task: Task, server: Option<&ServerSpec>, what: U) -> Opt
         Task::TextToImage => Some(what.with(text_to_image)),
         Task::TextEmbedding => Some(what.with(text_embedding)),
         Task::TextGeneration => Some(what.with(text_generation)),
+        Task::SpeechToText => Some(what.with(speech_to_text)),
         Task::Http => Some(what.with(Beside(server.cloned()))),
         Task::Echo => Some(what.with(Echo::load)),
         Task::Custom => None,
@@ -45,4 +47,9 @@ fn text_embedding(how: &Loading) -> Result<TextEmbedding, LoadError> {
 fn text_generation(how: &Loading) -> Result<TextGeneration, LoadError> {
     cores::join();
     text_generation::load(how)
+}
+
+fn speech_to_text(how: &Loading) -> Result<SpeechToText, LoadError> {
+    cores::join();
+    speech_to_text::load(how)
 }

@@ -16,7 +16,7 @@ use crate::model::InvalidInput;
 use crate::store::{Bucket, BucketError, GivenUp};
 
 /// Most bytes of an object: every job that a worker holds may have one in memory.
-pub const MAX_BYTES: u64 = 16 << 20;
+pub const MAX_BYTES: u64 = 64 << 20;
 
 /// Reads input objects. Which buckets may be read is decided where messages are decoded.
 #[derive(Debug, Clone)]
@@ -232,7 +232,7 @@ mod tests {
     async fn what_is_too_large_is_not_held() {
         let too_much = "x".repeat(usize::try_from(MAX_BYTES).unwrap() + 1);
         let (inputs, script) = reader(&[(200, too_much)]).await;
-        let wanted = "s3://uploads/in/a b has 16777217 bytes; an input has at most 16777216";
+        let wanted = "s3://uploads/in/a b has 67108865 bytes; an input has at most 67108864";
         let told = ObjectRef { size: Some(MAX_BYTES + 1), ..object() };
         for (object, asked) in [(told, 0), (object(), 1)] {
             let error = inputs.read(&object, &CancellationToken::new()).await.unwrap_err();

@@ -12,7 +12,7 @@ use millrace_worker::engines::{Use, dispatch};
 use millrace_worker::handler::Handler;
 use millrace_worker::launch::{self, Wish};
 use millrace_worker::model::gpus_given;
-use millrace_worker::model::{text_embedding, text_generation, text_to_image};
+use millrace_worker::model::{speech_to_text, text_embedding, text_generation, text_to_image};
 
 /// Consumes an SQS queue: receives jobs, infers in batches, puts results into S3, then deletes the messages.
 #[derive(Debug, Parser)]
@@ -68,6 +68,8 @@ enum TaskName {
     TextEmbedding,
     #[value(name = "TextGeneration")]
     TextGeneration,
+    #[value(name = "SpeechToText")]
+    SpeechToText,
     #[value(name = "Echo")]
     Echo,
 }
@@ -78,6 +80,7 @@ impl From<TaskName> for Task {
             TaskName::TextToImage => Self::TextToImage,
             TaskName::TextEmbedding => Self::TextEmbedding,
             TaskName::TextGeneration => Self::TextGeneration,
+            TaskName::SpeechToText => Self::SpeechToText,
             TaskName::Echo => Self::Echo,
         }
     }
@@ -99,6 +102,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
                 TaskName::TextToImage => text_to_image::make_model(&dir, seed)?,
                 TaskName::TextEmbedding => text_embedding::make_model(&dir, seed)?,
                 TaskName::TextGeneration => text_generation::make_model(&dir, seed)?,
+                TaskName::SpeechToText => speech_to_text::make_model(&dir, seed)?,
                 TaskName::Echo => anyhow::bail!("--task: Echo has no model to make"),
             }
             println!("{}", dir.display());

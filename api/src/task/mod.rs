@@ -5,6 +5,7 @@ mod declaration;
 mod describe;
 pub mod echo;
 mod field;
+pub mod speech_to_text;
 #[cfg(test)]
 mod tests;
 pub mod text_embedding;
@@ -18,8 +19,13 @@ pub use self::field::{Field, Giver, Kind, describe};
 use crate::Task;
 
 /// Every task that has a declaration.
-pub const DECLARED: [&Declaration; 4] =
-    [&text_to_image::DECLARATION, &text_embedding::DECLARATION, &text_generation::DECLARATION, &echo::DECLARATION];
+pub const DECLARED: [&Declaration; 5] = [
+    &text_to_image::DECLARATION,
+    &text_embedding::DECLARATION,
+    &text_generation::DECLARATION,
+    &speech_to_text::DECLARATION,
+    &echo::DECLARATION,
+];
 
 impl Task {
     /// What it accepts; none where only a server or worker of the team's own knows.

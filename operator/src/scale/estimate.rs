@@ -42,7 +42,7 @@ pub(super) fn service_prior(model: &ModelSpec) -> f64 {
     match model.task {
         Task::TextToImage => PICTURE,
         Task::TextEmbedding => TEXT,
-        Task::TextGeneration => ANSWER,
+        Task::TextGeneration | Task::SpeechToText => ANSWER,
         Task::Echo => {
             let told = model.parameters.get("milliseconds").and_then(Value::as_f64);
             told.map_or(UNKNOWN, |milliseconds| (milliseconds / 1e3).max(SHORTEST))

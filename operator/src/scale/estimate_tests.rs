@@ -131,6 +131,7 @@ fn a_job_s_first_guess_is_its_task_s() {
         (serde_json::json!({ "task": "TextToImage" }), 3.0),
         (serde_json::json!({ "task": "TextEmbedding" }), 0.1),
         (serde_json::json!({ "task": "TextGeneration" }), 5.0),
+        (serde_json::json!({ "task": "SpeechToText" }), 5.0),
     ] {
         assert!((prior(model.clone()) - seconds).abs() < 1e-9, "{model}");
     }

@@ -78,6 +78,16 @@ pub(crate) fn generation_tokenizer() -> PathBuf {
     folder().join("generation/tokenizer")
 }
 
+/// A tiny model that hears, made in the same way.
+pub(crate) fn speech_model(seed: u64) -> (TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let model = dir.path().join("model");
+    let name = "speech/whisper";
+    copy(&folder().join(name), &model);
+    fill(name, seed, &model);
+    (dir, model)
+}
+
 /// Writes the weights of a model.
 fn fill(name: &str, seed: u64, model: &Path) {
     let shapes: BTreeMap<String, BTreeMap<String, Vec<usize>>> =
@@ -108,7 +118,8 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-fn weights(key: &str, name: &str, shape: &[usize]) -> Vec<f32> {
+/// Values as bench/parity/weights.py makes them of a key.
+pub(crate) fn weights(key: &str, name: &str, shape: &[usize]) -> Vec<f32> {
     let fnv = |value: u64, byte: &u8| (value ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01B3);
     let key = key.as_bytes().iter().fold(0xCBF2_9CE4_8422_2325, fnv);
     let scale = scale(name, shape);
@@ -131,7 +142,7 @@ fn scale(name: &str, shape: &[usize]) -> f32 {
         return 0.5;
     }
     let inputs: usize = shape[1..].iter().product();
-    let mut power = if name.contains("attn2.to_") { 2 } else { 0 };
+    let mut power = if name.contains("attn2.to_") || name.contains("encoder_attn.") { 2 } else { 0 };
     let mut covered = 3;
     while covered < inputs {
         covered *= 4;

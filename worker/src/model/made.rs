@@ -1,5 +1,7 @@
 //! What makers of tiny models have in common: files in an empty folder, and random weights for whatever a model asks for.
 
+pub(super) mod words;
+
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};

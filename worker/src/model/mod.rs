@@ -6,6 +6,10 @@
 #[cfg(feature = "models")]
 #[cfg(test)]
 mod altered;
+#[cfg(feature = "models")]
+mod attending;
+#[cfg(feature = "models")]
+mod cache;
 pub mod concurrent;
 #[cfg(feature = "models")]
 #[cfg(test)]
@@ -19,15 +23,21 @@ mod folder;
 #[cfg(feature = "models")]
 #[cfg(test)]
 mod golden;
+#[cfg(feature = "models")]
+mod inline;
 mod loading;
 #[cfg(feature = "models")]
 pub mod made;
 #[cfg(feature = "models")]
 mod memory;
 mod output;
+#[cfg(feature = "models")]
+mod passes;
 pub mod server;
 mod session;
 pub mod source;
+#[cfg(feature = "models")]
+pub mod speech_to_text;
 pub mod stepwise;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -8,11 +8,11 @@ use candle_core::{Device, IndexOp, Result, Tensor};
 use candle_nn::ops::silu;
 use rayon::prelude::*;
 
-use super::attention::attend;
-use super::cache::Cache;
 use super::config::{Config, Family};
 use super::layers::{Embedding, Linear, Norm, Weights};
 use super::rope::{Rope, Turns};
+use crate::model::attending::{Sees, attend};
+use crate::model::cache::Cache;
 
 /// The next tokens of one text.
 #[derive(Debug)]
@@ -153,7 +153,7 @@ impl Layer {
             let own = from..from + piece.tokens.len();
             let kept = |x: &Tensor| x.i(own.clone())?.transpose(0, 1)?.contiguous();
             let (keys, values) = piece.cache.put(index, &kept(&key)?, &kept(&value)?)?;
-            attend(&query.i(own)?, &keys, &values, self.window)
+            attend(&query.i(own)?, &keys, &values, Sees::Before(self.window))
         };
         let mut from = 0;
         let each: Vec<(usize, &mut Piece)> = pieces

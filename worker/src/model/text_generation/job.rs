@@ -1,12 +1,12 @@
 //! One request on its way: its texts, how far each is, and what they came to.
 
-use super::cache::Cache;
 use super::decoder::Piece;
 use super::model::{Model, Prompt};
 use super::request::TextGenerationRequest;
 use super::result::{FinishReason, Written, product};
 use super::sampler::{Sampler, Sampling};
 use super::stream::Stream;
+use crate::model::cache::Cache;
 use crate::model::stepwise::{Finish, lost};
 use crate::model::{Item, Progress, RunError};
 

@@ -4,24 +4,20 @@
 use std::path::Path;
 
 use candle_core::{DType, Device};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::config::Config;
 use super::decoder::Decoder;
 use super::load::STEM;
 use super::rope::Rope;
 use crate::model::folder::Folder;
-use crate::model::made::{MakeModelError, Maker};
+use crate::model::made::{MakeModelError, Maker, words};
 
 /// Tokens that are no text, in the order of their numbers.
 const SPECIAL: [&str; 4] = ["<|begin|>", "<|end|>", "<|turn|>", "<|over|>"];
 const BEGIN: usize = 0;
 const END: usize = 1;
 const OVER: usize = 3;
-/// Words that are one token behind a space; every other one is spelled.
-const WORDS: &str = "the a of in on at with and or to from by for is are as it this that cat dog bird fish house lighthouse \
-    river sea mountain sky sun moon star light night day man woman child king queen love good bad big small new old red \
-    green blue who where when why how what jobs wait queue";
 /// Most tokens of a prompt and its answer.
 const LONGEST: usize = 256;
 /// Turns between the marks of the vocabulary.
@@ -33,7 +29,7 @@ const TEMPLATE: &str = "{{ bos_token }}{% for message in messages %}{% if messag
 /// Writes a model into `dir`, which must be empty or not exist yet. The same seed gives the same bytes.
 pub fn make_model(dir: &Path, seed: u64) -> Result<(), MakeModelError> {
     let maker = Maker::new(dir, seed)?;
-    let (vocabulary, merges) = vocabulary();
+    let (vocabulary, merges) = words::vocabulary(SPECIAL.into_iter().map(str::to_owned).collect());
     for (file, content) in files(&vocabulary, &merges) {
         maker.json(file, &content)?;
     }
@@ -42,39 +38,6 @@ pub fn make_model(dir: &Path, seed: u64) -> Result<(), MakeModelError> {
         let rope = Rope::new(config.rope().frequencies(config.head()), DType::F32, &Device::Cpu);
         Decoder::new(&vb, family, &config, rope, &Device::Cpu).map(|_| ())
     })
-}
-
-/// Bytes as the letters that byte-level tokenizers write for them: printable ones of Latin-1 as they are, others from 256 on.
-fn letters() -> Vec<char> {
-    let printable = |byte: &u8| matches!(byte, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
-    let mut others = 0x100_u32..;
-    (0..=u8::MAX)
-        .filter_map(
-            |byte| if printable(&byte) { Some(char::from(byte)) } else { others.next().and_then(char::from_u32) },
-        )
-        .collect()
-}
-
-/// Special tokens, a token for every byte, and what leads from letters to words: each merge joins a word's begin and its next
-/// letter.
-fn vocabulary() -> (Vec<String>, Vec<String>) {
-    let letters = letters();
-    let space = letters[usize::from(b' ')];
-    let mut tokens: Vec<String> =
-        SPECIAL.into_iter().map(str::to_owned).chain(letters.iter().map(char::to_string)).collect();
-    let mut merges = Vec::new();
-    for word in WORDS.split_whitespace() {
-        let mut begin = space.to_string();
-        for letter in word.chars() {
-            let longer = format!("{begin}{letter}");
-            if !tokens.contains(&longer) {
-                merges.push(format!("{begin} {letter}"));
-                tokens.push(longer.clone());
-            }
-            begin = longer;
-        }
-    }
-    (tokens, merges)
 }
 
 fn files(vocabulary: &[String], merges: &[String]) -> [(&'static str, Value); 4] {
@@ -104,33 +67,14 @@ fn files(vocabulary: &[String], merges: &[String]) -> [(&'static str, Value); 4]
     ]
 }
 
-/// A byte-level tokenizer, as transformers saves it.
+/// A byte-level tokenizer that puts its first token before a text.
 fn tokenizer(vocabulary: &[String], merges: &[String]) -> Value {
-    let special = |(id, content): (usize, &str)| {
-        json!({
-            "id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
-            "special": true,
-        })
-    };
-    let bytes = json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true });
     let begin = json!({ "SpecialToken": { "id": SPECIAL[BEGIN], "type_id": 0 } });
     let text = |id: &str| json!({ "Sequence": { "id": id, "type_id": 0 } });
     let begins = json!({ "id": SPECIAL[BEGIN], "ids": [BEGIN], "tokens": [SPECIAL[BEGIN]] });
-    let numbered: Map<String, Value> =
-        vocabulary.iter().enumerate().map(|(id, token)| (token.clone(), id.into())).collect();
-    json!({
-        "version": "1.0", "truncation": null, "padding": null,
-        "added_tokens": SPECIAL.into_iter().enumerate().map(special).collect::<Vec<_>>(),
-        "normalizer": null,
-        "pre_tokenizer": bytes,
-        "post_processor": {
-            "type": "TemplateProcessing", "single": [begin, text("A")], "pair": [begin, text("A"), text("B")],
-            "special_tokens": { SPECIAL[BEGIN]: begins },
-        },
-        "decoder": bytes,
-        "model": {
-            "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null, "end_of_word_suffix": null,
-            "fuse_unk": false, "byte_fallback": false, "ignore_merges": false, "vocab": numbered, "merges": merges,
-        },
-    })
+    let framed = json!({
+        "type": "TemplateProcessing", "single": [begin, text("A")], "pair": [begin, text("A"), text("B")],
+        "special_tokens": { SPECIAL[BEGIN]: begins },
+    });
+    words::tokenizer(vocabulary, merges, &SPECIAL, &framed)
 }

@@ -1,8 +1,6 @@
 //! Task TextGeneration: texts that go on with prompts or conversations, by decoders of the Llama, Mistral and Qwen families.
 //! Requests join and leave between two tokens, and share every pass (docs/decisions/0022-own-decoders.md).
 
-mod attention;
-mod cache;
 mod chat;
 mod config;
 mod decoder;
@@ -29,12 +27,12 @@ pub use self::load::load;
 pub use self::make_model::make_model;
 pub use self::request::TextGenerationRequest;
 
-use self::decoder::{Decoder, Piece};
+use self::decoder::Piece;
 use self::job::Job;
 use self::model::Model;
 use self::room::Room;
+use super::passes::by_halves;
 use super::stepwise::{Stepped, Stepwise, Ticket, crashed, lost, run_all};
-use super::weights::run_error;
 use super::{Engine, Item, Product, RunError};
 
 /// Most tokens of prompts in a pass; those of texts that are being written come on top.
@@ -97,7 +95,7 @@ impl TextGeneration {
     /// Computes pieces, and gives what failed.
     fn pass(&mut self, pieces: Vec<(Place, Piece)>) -> BTreeMap<Ticket, RunError> {
         let (places, mut pieces): (Vec<Place>, Vec<Piece>) = pieces.into_iter().unzip();
-        let computed = compute(&self.model.decoder, &mut pieces);
+        let computed = by_halves(&mut pieces, &|pieces| self.model.decoder.forward(pieces));
         let mut failed = BTreeMap::new();
         let alone = pieces.len() == 1 && self.jobs.values().all(|job| job.held() == 0);
         for (((ticket, index), piece), logits) in places.into_iter().zip(pieces).zip(computed) {
@@ -120,24 +118,6 @@ impl TextGeneration {
             }
         }
         failed
-    }
-}
-
-/// The logits after each piece. Where a pass fails, halves of it are tried: what fails is the error of its piece alone.
-fn compute(decoder: &Decoder, pieces: &mut [Piece]) -> Vec<Result<Vec<f32>, RunError>> {
-    if pieces.is_empty() {
-        return Vec::new();
-    }
-    match decoder.forward(pieces) {
-        Ok(logits) => logits.into_iter().map(Ok).collect(),
-        Err(error) if pieces.len() > 1 => {
-            tracing::warn!(texts = pieces.len(), %error, "a pass failed; trying halves");
-            let (left, right) = pieces.split_at_mut(pieces.len() / 2);
-            let mut results = compute(decoder, left);
-            results.extend(compute(decoder, right));
-            results
-        }
-        Err(error) => vec![Err(run_error(&error))],
     }
 }
 

@@ -2,8 +2,6 @@
 
 use std::io::Cursor;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use image::codecs::jpeg::JpegEncoder;
 use image::codecs::webp::WebPEncoder;
@@ -11,6 +9,8 @@ use image::imageops::FilterType;
 use image::{
     DynamicImage, ExtendedColorType, ImageDecoder, ImageEncoder, ImageError, ImageFormat, ImageReader, Limits, RgbImage,
 };
+
+use crate::model::inline;
 
 /// Longest side of a picture that a job brings, in pixels.
 const MAX_SIDE: u32 = 8192;
@@ -37,25 +37,7 @@ impl std::fmt::Debug for Picture {
 impl Picture {
     /// Reads base64, bare or as a data: URL, of PNG, JPEG or WebP. What it says goes behind "image: ".
     pub(super) fn read(text: &str) -> Result<Self, String> {
-        let encoded = match text.strip_prefix("data:") {
-            Some(rest) => {
-                let (kind, content) = rest.split_once(',').ok_or("is a data: URL without a comma")?;
-                if !kind.ends_with(";base64") {
-                    return Err("is a data: URL that is not base64".into());
-                }
-                content
-            }
-            None if text.contains("://") => {
-                return Err(
-                    "cannot be fetched from there; send it as base64, as a data: URL or as s3://bucket/key".into()
-                );
-            }
-            None => text,
-        };
-        // the usual tools break the lines
-        let encoded: String = encoded.split_ascii_whitespace().collect();
-        let file = STANDARD.decode(encoded).map_err(|error| format!("is not base64: {error}"))?;
-        Self::new(file)
+        Self::new(inline::read(text)?)
     }
 
     /// A file whose header is right, and within limits of size.
@@ -179,6 +161,9 @@ pub(super) fn webp(pixels: &[u8], width: u32, height: u32) -> Result<Bytes, Imag
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
 
     use super::*;
 

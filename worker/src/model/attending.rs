@@ -1,28 +1,41 @@
-//! Attention of one text's new tokens over all that it has so far.
+//! Attention of one text's new tokens over keys and values that are kept.
 
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::ops::softmax_last_dim;
 
-/// Attends with `query` (tokens, heads, head) of a text's last tokens over its `keys` and `values` (kept heads, all tokens, head),
-/// and gives (tokens, heads · head). A token sees itself and those before it, at most `window` of them. The softmax is in f32.
-pub(super) fn attend(query: &Tensor, keys: &Tensor, values: &Tensor, window: Option<usize>) -> Result<Tensor> {
+/// What a token sees.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Sees {
+    /// Every key: of something else than its own text.
+    All,
+    /// Itself and those before it, at most so many of them where that is said. The new tokens are the last.
+    Before(Option<usize>),
+}
+
+/// Attends with `query` (tokens, heads, head) of a text's new tokens over `keys` and `values` (kept heads, all, head), and gives
+/// (tokens, heads · head). The softmax is in f32.
+pub(super) fn attend(query: &Tensor, keys: &Tensor, values: &Tensor, sees: Sees) -> Result<Tensor> {
     let (tokens, heads, head) = query.dims3()?;
     let (kept, whole, _) = keys.dims3()?;
     let shared = heads / kept;
     // what no new token sees is not looked at
-    let begin = window.map_or(0, |window| (whole + 1).saturating_sub(tokens + window));
+    let begin = match sees {
+        Sees::Before(Some(window)) => (whole + 1).saturating_sub(tokens + window),
+        Sees::Before(None) | Sees::All => 0,
+    };
     let seen = whole - begin;
     let (keys, values) = (keys.narrow(1, begin, seen)?, values.narrow(1, begin, seen)?);
     // the queries that share a head of keys are rows of one product
     let query = query.reshape((tokens, kept, shared, head))?.permute((1, 2, 0, 3))?;
     let query = (query.reshape((kept, shared * tokens, head))? * (head as f64).powf(-0.5))?;
     let scores = query.matmul(&keys.t()?)?.to_dtype(DType::F32)?;
-    let scores = if tokens == 1 {
-        scores
-    } else {
-        let mask = mask(tokens, seen, window, query.device())?;
-        let scores = scores.reshape((kept * shared, tokens, seen))?.broadcast_add(&mask)?;
-        scores.reshape((kept, shared * tokens, seen))?
+    let scores = match sees {
+        Sees::Before(window) if tokens > 1 => {
+            let mask = mask(tokens, seen, window, query.device())?;
+            let scores = scores.reshape((kept * shared, tokens, seen))?.broadcast_add(&mask)?;
+            scores.reshape((kept, shared * tokens, seen))?
+        }
+        Sees::Before(_) | Sees::All => scores,
     };
     let out = softmax_last_dim(&scores)?.to_dtype(values.dtype())?.matmul(&values)?;
     let out = out.reshape((kept, shared, tokens, head))?.permute((2, 0, 1, 3))?;
