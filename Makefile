@@ -36,7 +36,8 @@ images: ## the images of the dev build, into the cluster
 	@e2e/kind/up && cargo build --locked --workspace --bins && e2e/kind/load
 
 crds: ## writes crds/queueconsumers.yaml anew from api/
-	@mkdir -p crds && cargo run --quiet --locked --package millrace-operator -- crd > crds/.new && mv crds/.new crds/queueconsumers.yaml
+	@cargo build --quiet --locked --workspace --bins
+	@mkdir -p crds && "$$CARGO_TARGET_DIR/debug/millrace-operator" crd > crds/.new && mv crds/.new crds/queueconsumers.yaml
 
 tasks: ## writes docs/tasks.md and docs/schemas anew from api/
 	@cargo build --quiet --locked --workspace --bins

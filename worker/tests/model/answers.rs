@@ -1,48 +1,19 @@
 //! Task TextGeneration from end to end: a model from S3; prompts as plain bodies, as several of one job and as conversations
 //! become texts, jobs join those that run, and one that is refused is named.
 
-use aws_sdk_s3::primitives::ByteStream;
 use millrace_api::JobStatus;
-use serde_json::{Value, json};
+use millrace_worker::model::text_generation::make_model;
+use serde_json::json;
 
 use crate::lab::{BUCKET, Lab, PREFIX};
 use crate::program;
 
-/// Makes the tiny model and puts it beside the results.
-async fn upload_model(lab: &Lab) {
-    let dir = lab.folder.path().join("tiny");
-    millrace_worker::model::text_generation::make_model(&dir, 7).unwrap();
-    let config = aws_sdk_s3::Config::builder()
-        .behavior_version_latest()
-        .region(aws_sdk_s3::config::Region::new("us-east-1"))
-        .credentials_provider(aws_sdk_s3::config::Credentials::new("test", "test", None, None, "test"))
-        .endpoint_url(lab.model.endpoint())
-        .force_path_style(true);
-    let s3 = aws_sdk_s3::Client::from_conf(config.build());
-    for file in std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path()) {
-        let key = format!("tiny/{}", file.file_name().unwrap().display());
-        let body = ByteStream::from(std::fs::read(&file).unwrap());
-        s3.put_object().bucket(BUCKET).key(key).body(body).send().await.unwrap();
-    }
-}
-
-fn settings(lab: &Lab) -> Value {
-    json!({
-        "model": {
-            "task": "TextGeneration",
-            "source": { "s3": { "uri": format!("s3://{BUCKET}/tiny/"), "endpoint": lab.model.endpoint() } },
-            "device": "Cpu",
-            "parameters": { "max_tokens": 20 },
-            "batch": { "maxSize": 4 },
-        },
-    })
-}
-
 #[tokio::test]
 async fn prompts_become_texts_in_every_form() {
     let lab = Lab::new(5).await;
-    upload_model(&lab).await;
-    let mut worker = program::start(&lab, "a", settings(&lab));
+    let more = json!({ "parameters": { "max_tokens": 20 }, "batch": { "maxSize": 4 } });
+    let model = lab.tiny_model("TextGeneration", make_model, more).await;
+    let mut worker = program::start(&lab, "a", json!({ "model": model }));
     worker.until_ready().await;
 
     let plain = lab.send("a cat").await;

@@ -1,7 +1,9 @@
 //! One test's own model of SQS and S3, with a queue, its dead-letter queue and a bucket.
 
+use std::path::Path;
 use std::time::Duration;
 
+use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_sqs::types::{MessageAttributeValue, SendMessageBatchRequestEntry as Entry};
 use millrace_api::ResultRecord;
 use millrace_aws_model::{Event, Model, Plan, QueueView, Rule};
@@ -167,6 +169,47 @@ impl Lab {
     /// How often a job's record was put.
     pub fn puts(&self, job_id: &str) -> u64 {
         self.model.objects(BUCKET).unwrap().get(&record_key(job_id)).map_or(0, |object| object.puts)
+    }
+
+    /// Puts an object into the bucket.
+    pub async fn put(&self, key: &str, body: Vec<u8>) {
+        self.s3().put_object().bucket(BUCKET).key(key).body(ByteStream::from(body)).send().await.unwrap();
+    }
+
+    fn s3(&self) -> aws_sdk_s3::Client {
+        let config = aws_sdk_s3::Config::builder()
+            .behavior_version_latest()
+            .region(aws_sdk_s3::config::Region::new(REGION))
+            .credentials_provider(aws_sdk_s3::config::Credentials::new("test", "test", None, None, "test"))
+            .endpoint_url(self.model.endpoint())
+            .force_path_style(true);
+        aws_sdk_s3::Client::from_conf(config.build())
+    }
+
+    /// Makes a tiny model and puts it beside the results: a consumer's `model`, with what more it says.
+    pub async fn tiny_model<E: std::fmt::Debug>(
+        &self,
+        task: &str,
+        make: impl Fn(&Path, u64) -> Result<(), E>,
+        more: Value,
+    ) -> Value {
+        let dir = self.folder.path().join("tiny");
+        make(&dir, 7).unwrap();
+        let mut folders = vec![dir.clone()];
+        while let Some(folder) = folders.pop() {
+            for path in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+                if path.is_dir() {
+                    folders.push(path);
+                    continue;
+                }
+                let name = path.strip_prefix(&dir).map(Path::display).unwrap();
+                self.put(&format!("tiny/{name}"), std::fs::read(&path).unwrap()).await;
+            }
+        }
+        let source = json!({ "s3": { "uri": format!("s3://{BUCKET}/tiny/"), "endpoint": self.model.endpoint() } });
+        let mut model = json!({ "task": task, "source": source, "device": "Cpu" });
+        merge(&mut model, more);
+        model
     }
 
     /// How often events of this sort were written down.

@@ -27,3 +27,4 @@ mod soak;
 mod stub;
 mod terminations;
 mod texts;
+mod transcripts;

@@ -1,62 +1,20 @@
 //! Task TextEmbedding from end to end: a model from S3; texts as plain bodies, as several inputs and as an object of JSON Lines
 //! become vectors, and one that is refused is named.
 
-use std::path::Path;
-
-use aws_sdk_s3::primitives::ByteStream;
 use millrace_api::JobStatus;
-use serde_json::{Value, json};
+use millrace_worker::model::text_embedding::make_model;
+use serde_json::json;
 
 use crate::lab::{BUCKET, Lab, PREFIX};
 use crate::program;
 
-/// A client of the lab's S3.
-fn s3(lab: &Lab) -> aws_sdk_s3::Client {
-    let config = aws_sdk_s3::Config::builder()
-        .behavior_version_latest()
-        .region(aws_sdk_s3::config::Region::new("us-east-1"))
-        .credentials_provider(aws_sdk_s3::config::Credentials::new("test", "test", None, None, "test"))
-        .endpoint_url(lab.model.endpoint())
-        .force_path_style(true);
-    aws_sdk_s3::Client::from_conf(config.build())
-}
-
-async fn put(s3: &aws_sdk_s3::Client, key: &str, body: Vec<u8>) {
-    s3.put_object().bucket(BUCKET).key(key).body(ByteStream::from(body)).send().await.unwrap();
-}
-
-/// Makes the tiny model and puts it beside the results.
-async fn upload_model(lab: &Lab, s3: &aws_sdk_s3::Client) {
-    let dir = lab.folder.path().join("tiny");
-    millrace_worker::model::text_embedding::make_model(&dir, 7).unwrap();
-    for folder in [dir.clone(), dir.join("1_Pooling")] {
-        let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-        for file in files.filter(|path| path.is_file()) {
-            let name = file.strip_prefix(&dir).map(Path::display).unwrap();
-            put(s3, &format!("tiny/{name}"), std::fs::read(&file).unwrap()).await;
-        }
-    }
-}
-
-fn settings(lab: &Lab) -> Value {
-    json!({
-        "queue": { "allow": { "inputBuckets": [BUCKET] } },
-        "model": {
-            "task": "TextEmbedding",
-            "source": { "s3": { "uri": format!("s3://{BUCKET}/tiny/"), "endpoint": lab.model.endpoint() } },
-            "device": "Cpu",
-            "parameters": { "dimensions": 8 },
-        },
-    })
-}
-
 #[tokio::test]
 async fn texts_become_vectors_in_every_form() {
     let lab = Lab::new(5).await;
-    let s3 = s3(&lab);
-    upload_model(&lab, &s3).await;
-    put(&s3, "uploads/texts.jsonl", b"\"a cat\"\n{\"id\": 7, \"text\": \"a dog\"}\n".to_vec()).await;
-    let mut worker = program::start(&lab, "a", settings(&lab));
+    let model = lab.tiny_model("TextEmbedding", make_model, json!({ "parameters": { "dimensions": 8 } })).await;
+    lab.put("uploads/texts.jsonl", b"\"a cat\"\n{\"id\": 7, \"text\": \"a dog\"}\n".to_vec()).await;
+    let settings = json!({ "queue": { "allow": { "inputBuckets": [BUCKET] } }, "model": model });
+    let mut worker = program::start(&lab, "a", settings);
     worker.until_ready().await;
 
     let plain = lab.send("a cat").await;

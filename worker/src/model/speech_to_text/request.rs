@@ -1,5 +1,6 @@
 //! What a job may ask of task SpeechToText, in the words of transformers and of OpenAI's API.
 
+use bytes::Bytes;
 use millrace_api::task::speech_to_text::{AUDIO, DECLARATION, FORMAT, LANGUAGE, PROMPT, TASK, TIMESTAMPS};
 use serde_json::{Map, Value};
 
@@ -25,7 +26,7 @@ pub(super) struct Settings {
 #[derive(Clone, PartialEq)]
 pub struct SpeechToTextRequest {
     /// The file, as it was sent.
-    pub(super) audio: Vec<u8>,
+    pub(super) audio: Bytes,
     /// What the job calls it.
     pub(super) field: &'static str,
     pub(super) settings: Settings,
@@ -39,8 +40,12 @@ impl std::fmt::Debug for SpeechToTextRequest {
 
 impl SpeechToTextRequest {
     /// A file with nothing else.
-    pub(super) fn plain(audio: Vec<u8>) -> Self {
-        Self { audio, field: AUDIO.name(), settings: Settings { timestamps: true, ..Settings::default() } }
+    pub(super) fn plain(audio: impl Into<Bytes>) -> Self {
+        Self {
+            audio: audio.into(),
+            field: AUDIO.name(),
+            settings: Settings { timestamps: true, ..Settings::default() },
+        }
     }
 }
 
@@ -81,7 +86,7 @@ impl Request for SpeechToTextRequest {
         let fields = Fields::read(&DECLARATION, input, defaults)?;
         let field = fields.named(&AUDIO);
         let audio = fields.parsed(&AUDIO, inline::read)?.unwrap_or_default();
-        Ok(Self { audio, field, settings: Settings::of_fields(&fields)? })
+        Ok(Self { audio: audio.into(), field, settings: Settings::of_fields(&fields)? })
     }
 
     fn check_defaults(defaults: &Map<String, Value>) -> Result<(), InvalidInput> {
@@ -106,12 +111,12 @@ mod tests {
     #[test]
     fn audio_comes_with_the_consumers_settings() {
         let encoded = STANDARD.encode(b"RIFF");
-        let plain = SpeechToTextRequest::plain(b"RIFF".to_vec());
+        let plain = SpeechToTextRequest::plain(&b"RIFF"[..]);
         assert_eq!(decode(json!(encoded), json!({})).unwrap(), plain);
         let url = json!({"file": format!("data:audio/wav;base64,{encoded}"), "language": "German"});
         let defaults = json!({"task": "translate", "timestamps": false, "prompt": " Köln ", "language": "en"});
         let found = decode(url, defaults).unwrap();
-        assert_eq!((found.audio, found.field), (b"RIFF".to_vec(), "file"));
+        assert_eq!((&found.audio[..], found.field), (&b"RIFF"[..], "file"));
         let wanted = Settings {
             language: Some("de".into()),
             translate: true,

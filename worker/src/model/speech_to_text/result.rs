@@ -145,7 +145,7 @@ mod tests {
     }
 
     fn product(format: Format, timestamps: bool) -> Product {
-        let mut request = SpeechToTextRequest::plain(Vec::new());
+        let mut request = SpeechToTextRequest::plain(Vec::<u8>::new());
         (request.settings.format, request.settings.timestamps) = (format, timestamps);
         transcript().product(&request)
     }

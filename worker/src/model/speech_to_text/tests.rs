@@ -75,7 +75,6 @@ fn what_is_written_depends_on_what_is_asked() {
     for (index, other) in others.into_iter().enumerate() {
         assert_ne!(run(noise(20, 0), other)["text"], base["text"], "{index} changes nothing");
     }
-    assert_ne!(run(noise(20, 1), &|_| {})["text"], base["text"]);
 }
 
 #[test]
