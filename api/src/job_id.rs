@@ -8,6 +8,9 @@ use serde_json::Value;
 pub const MAX_JOB_ID: usize = 256;
 /// The message attribute that names the job where the body does not.
 pub const JOB_ID_ATTRIBUTE: &str = "millrace-job-id";
+/// The message attribute that has the id of the first message of a job that was sent again: where nothing names the job, it goes by
+/// that, as it did then.
+pub const FIRST_MESSAGE_ATTRIBUTE: &str = "millrace-message-id";
 /// What the keys of records end in.
 pub const RECORD_SUFFIX: &str = ".record.json";
 /// What may stand in a key as it is.

@@ -35,7 +35,7 @@ pub use config::{ConsumerRef, DrainConfig, HttpConfig, ShutdownConfig, WorkerCon
 pub use drain::{
     DRAIN_CLOCK_SKEW, DRAIN_LAPSES, DRAIN_PATH, DRAIN_SIGNATURE_HEADER, DRAIN_TIME_HEADER, DrainOrder, drain_text,
 };
-pub use job_id::{JOB_ID_ATTRIBUTE, MAX_JOB_ID, RECORD_SUFFIX, canonical_json, encode_job_id};
+pub use job_id::{FIRST_MESSAGE_ATTRIBUTE, JOB_ID_ATTRIBUTE, MAX_JOB_ID, RECORD_SUFFIX, canonical_json, encode_job_id};
 pub use key_template::{KeyFields, KeyTemplate, KeyTemplateError};
 pub use model::{
     BatchSpec, CacheSpec, ClaimCache, Device, EmptyDirCache, HuggingFaceSource, ImagePullPolicy, ImageSource, Medium,

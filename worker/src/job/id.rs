@@ -23,6 +23,15 @@ pub fn take(head: &mut JobHead, field: &str, id: &str) -> Result<(), InvalidInpu
     Ok(())
 }
 
+/// Takes the id of the message that the job first came in. It is no name: whatever names the job goes before it.
+pub fn take_first(head: &mut JobHead, message_id: &str) {
+    let encoded = encode_job_id(message_id);
+    if (1..=MAX_JOB_ID).contains(&encoded.len()) {
+        head.id = encoded;
+        head.raw_id = message_id.into();
+    }
+}
+
 /// Takes an id that was made from what the message names: of one that is too long the beginning, and a hash of it all.
 pub fn take_made(head: &mut JobHead, made: &str) {
     let mut raw = made.to_owned();

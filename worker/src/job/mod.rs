@@ -14,7 +14,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use millrace_api::{BodyFormat, JOB_ID_ATTRIBUTE, WorkerConfig};
+use millrace_api::{BodyFormat, FIRST_MESSAGE_ATTRIBUTE, JOB_ID_ATTRIBUTE, WorkerConfig};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
@@ -231,7 +231,11 @@ impl Forms {
 
 fn head_of(message: &Message) -> JobHead {
     let sha256 = hex::encode(Sha256::digest(message.body.as_bytes()));
-    JobHead { trace: trace::of(message), ..JobHead::new(&message.id, sha256) }
+    let mut head = JobHead { trace: trace::of(message), ..JobHead::new(&message.id, sha256) };
+    if let Some(first) = message.attributes.get(FIRST_MESSAGE_ATTRIBUTE) {
+        id::take_first(&mut head, first);
+    }
+    head
 }
 
 fn name_by_attribute(head: &mut JobHead, message: &Message) -> Result<(), InvalidInput> {

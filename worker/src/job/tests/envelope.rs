@@ -148,6 +148,23 @@ fn what_is_known_of_a_bad_job_is_kept_for_its_record() {
 }
 
 #[test]
+fn a_job_that_was_sent_again_goes_by_its_first_message_unless_it_has_a_name() {
+    let head = |body: &str, more: &[(&str, &str)]| {
+        let all = [&[(FIRST_MESSAGE_ATTRIBUTE, "m-0")], more].concat();
+        job(open().decode(&with_attributes(body, &all))).head
+    };
+    let first = head("a cat", &[]);
+    assert_eq!((first.id.as_str(), first.raw_id.as_str(), first.id_is_producers), ("m-0", "m-0", false));
+    assert_eq!(head(r#"{"prompt":"x","job_id":"mine"}"#, &[]).id, "mine");
+    assert_eq!(head("a cat", &[(JOB_ID_ATTRIBUTE, "named")]).id, "named");
+    let task = include_str!("../../../tests/bodies/fan_out_task.json");
+    assert_eq!(head(task, &[]).id, job(open().decode(&message(task))).head.id, "a task has a name of its own");
+    let topic = include_str!("../../../tests/bodies/sns_text.json");
+    assert_eq!(head(topic, &[]).id, "order-7");
+    assert_eq!(head("a cat", &[(FIRST_MESSAGE_ATTRIBUTE, "")]).id, "m-1");
+}
+
+#[test]
 fn the_attribute_names_the_job_and_the_body_overrules_it() {
     let id = |body: &str| {
         let head = job(open().decode(&with_attributes(body, &[(JOB_ID_ATTRIBUTE, "from attribute")]))).head;
