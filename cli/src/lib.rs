@@ -13,6 +13,7 @@ mod jobs;
 mod manual;
 mod progress;
 mod queue;
+mod redrive;
 mod report;
 mod results;
 mod show;
