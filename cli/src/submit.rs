@@ -7,7 +7,7 @@ use anyhow::{Context as _, ensure};
 use clap::Args;
 use futures::StreamExt as _;
 use millrace_api::{JobStatus, ResultRecord};
-use millrace_client::{Client, Error, Job, Patience, Sent};
+use millrace_client::{Client, Consumer, Error, Job, Patience, Sent};
 
 use crate::common::Common;
 use crate::exit::Ended;
@@ -100,9 +100,11 @@ impl SubmitArgs {
         Ok(list)
     }
 
-    fn state(&self, consumer: &str) -> anyhow::Result<Option<State>> {
+    fn state(&self, consumer: &Consumer) -> anyhow::Result<Option<State>> {
         match &self.file {
-            Some(file) if !self.no_state && file.as_os_str() != "-" => State::open(file, consumer).map(Some),
+            Some(file) if !self.no_state && file.as_os_str() != "-" => {
+                State::open(file, &consumer.name.to_string(), &consumer.queue.url).map(Some)
+            }
             _ => Ok(None),
         }
     }
@@ -122,7 +124,7 @@ pub async fn run(common: &Common, args: SubmitArgs) -> anyhow::Result<Ended> {
     if let Some(folder) = &args.output {
         files::folder(folder)?;
     }
-    let mut state = args.state(&client.consumer().name.to_string())?;
+    let mut state = args.state(client.consumer())?;
     let known = known(&client, &jobs, state.as_ref(), args.retry_failed).await?;
     let ids: Vec<String> = jobs.iter().map(Job::id).collect();
     let skipped = known.iter().flatten().count();
