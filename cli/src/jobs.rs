@@ -8,8 +8,16 @@ use anyhow::{Context as _, ensure};
 use millrace_client::Job;
 use serde_json::Value;
 
+/// A job, and where it was given: what is wrong with it is told by that.
+#[derive(Debug)]
+pub struct Given {
+    pub job: Job,
+    /// `--prompt`, or `--file: jobs.jsonl, line 7`.
+    pub place: String,
+}
+
 /// Reads a file of jobs, or standard input where its name is `-`.
-pub fn read(file: &Path) -> anyhow::Result<Vec<Job>> {
+pub fn read(file: &Path) -> anyhow::Result<Vec<Given>> {
     let text = if file == Path::new("-") {
         let mut text = String::new();
         std::io::stdin().lock().read_to_string(&mut text).context("--file -: cannot read standard input")?;
@@ -19,7 +27,8 @@ pub fn read(file: &Path) -> anyhow::Result<Vec<Job>> {
     };
     let mut jobs = Vec::new();
     for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        jobs.push(parse(line).with_context(|| format!("--file: {}, line {}", file.display(), number + 1))?);
+        let place = format!("--file: {}, line {}", file.display(), number + 1);
+        jobs.push(Given { job: parse(line).with_context(|| place.clone())?, place });
     }
     ensure!(!jobs.is_empty(), "--file: {} has no jobs; a line is a text or a JSON object", file.display());
     Ok(jobs)
@@ -37,14 +46,14 @@ pub fn parse(text: &str) -> anyhow::Result<Job> {
 
 /// Gives every job an id that a second run gives it again: its own, or one made of its input, with a number where the
 /// same input comes more than once. Two jobs of one name and different inputs are an error.
-pub fn name(jobs: &mut [Job], prefix: &str) -> anyhow::Result<()> {
+pub fn name(given: &mut [Given], prefix: &str) -> anyhow::Result<()> {
     let mut seen: HashMap<String, usize> = HashMap::new();
     let mut own: HashMap<String, String> = HashMap::new();
-    for job in jobs {
+    for Given { job, place } in given {
         if let Some(id) = &job.id {
             let input = job.input_sha256();
             let first = own.entry(id.clone()).or_insert_with(|| input.clone());
-            ensure!(*first == input, "job_id {id} stands for two inputs; a job id is the name of one");
+            ensure!(*first == input, "{place}: job_id {id} stands for two inputs; a job id is the name of one");
             job.id = Some(format!("{prefix}{id}"));
             continue;
         }
@@ -62,6 +71,10 @@ mod tests {
 
     use super::*;
 
+    fn given(job: Job) -> Given {
+        Given { job, place: "line".into() }
+    }
+
     #[test]
     fn a_line_is_a_text_or_json() {
         let input = |line: &str| parse(line).unwrap().input;
@@ -77,11 +90,11 @@ mod tests {
     #[test]
     fn a_second_run_names_them_alike() {
         let jobs =
-            || vec![Job::text("a"), Job::text("b"), Job::text("a"), Job { id: Some("own".into()), ..Job::text("a") }];
+            || [Job::text("a"), Job::text("b"), Job::text("a"), Job { id: Some("own".into()), ..Job::text("a") }];
         let ids = |prefix: &str| {
-            let mut jobs = jobs();
-            name(&mut jobs, prefix).unwrap();
-            jobs.into_iter().map(|job| job.id()).collect::<Vec<_>>()
+            let mut given = jobs().map(given);
+            name(&mut given, prefix).unwrap();
+            given.map(|given| given.job.id())
         };
         let first = ids("");
         assert_eq!(first, ids(""));
@@ -92,7 +105,7 @@ mod tests {
 
     #[test]
     fn a_name_stands_for_one_input() {
-        let job = |text: &str| Job { id: Some("j".into()), ..Job::text(text) };
+        let job = |text: &str| given(Job { id: Some("j".into()), ..Job::text(text) });
         assert!(name(&mut [job("a"), job("a")], "").is_ok());
         let error = name(&mut [job("a"), job("b")], "").unwrap_err();
         assert!(error.to_string().contains("job_id j stands for two inputs"), "{error}");

@@ -45,6 +45,22 @@ async fn a_second_run_sends_only_the_rest() {
 }
 
 #[tokio::test]
+async fn an_id_that_was_sent_with_another_input_is_an_error() {
+    let lab = Lab::new().await;
+    let submit = async |text: &str| {
+        let line = json!({ "job_id": "order-7", "prompt": text }).to_string();
+        std::fs::write(lab.path("jobs.jsonl"), format!("another\n{line}\n")).unwrap();
+        lab.run(&["submit", "--file", "jobs.jsonl"]).await
+    };
+    assert_eq!(submit("a caat").await.code, 0);
+    let mended = submit("a cat").await;
+    assert_eq!((mended.code, lab.waiting(QUEUE)), (1, 2), "{mended:?}");
+    for part in ["jobs.jsonl, line 2", "job_id order-7 was sent with another input", "--id-prefix"] {
+        assert!(mended.err.contains(part), "{mended:?}");
+    }
+}
+
+#[tokio::test]
 async fn waiting_ends_when_all_have_ended() {
     let lab = Lab::new().await;
     let submitting = lab.run(&["submit", "--input", r#"{"prompt":"x"}"#, "--wait", "-o", "json"]);
