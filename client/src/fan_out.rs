@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use crate::check::check_input;
 use crate::client::Client;
 use crate::error::Error;
+use crate::fifo::is_group;
 use crate::invalid::InvalidJob;
 use crate::job::Job;
 use crate::letter::{Attribute, Letter};
@@ -84,8 +85,7 @@ impl Client {
         }
         let job_id = encode_job_id(&format!("{}-{name}-{}", event.entity_id, event.timestamp));
         let group = format!("{}-{name}", event.entity_id);
-        // SQS takes 128 letters, digits and punctuation marks of ASCII as a group
-        if job_id.len() > MAX_JOB_ID || group.len() > 128 || !group.bytes().all(|b| b.is_ascii_graphic()) {
+        if job_id.len() > MAX_JOB_ID || !is_group(&group) {
             let message =
                 "entity_id and task_name make a message group: 127 printable ASCII characters together, no spaces";
             return Err(InvalidJob::new("entity_id", message));

@@ -50,6 +50,9 @@ pub struct Job {
     pub group: Option<String>,
     /// The trace that it belongs to, as W3C writes it.
     pub traceparent: Option<String>,
+    /// On a FIFO queue what tells this attempt from an earlier one, which SQS takes it for within five minutes: of a job
+    /// that FAILED its record's message id, so that a repeat of the same attempt is still dropped.
+    pub attempt: Option<String>,
 }
 
 /// A job's input: each is a text for the task's main field, or an object of its fields.
@@ -86,6 +89,7 @@ impl Job {
             delay: Duration::ZERO,
             group: None,
             traceparent: None,
+            attempt: None,
         }
     }
 

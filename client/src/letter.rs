@@ -6,10 +6,10 @@ use aws_sdk_sqs::error::BuildError;
 use aws_sdk_sqs::types::{MessageAttributeValue, SendMessageBatchRequestEntry};
 use millrace_api::{BodyFormat, JOB_ID_ATTRIBUTE, is_fifo};
 use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha256};
 
 use crate::check::check_input;
 use crate::consumer::Consumer;
+use crate::fifo::{deduplication, digest, group};
 use crate::invalid::InvalidJob;
 use crate::job::{Input, Job};
 
@@ -90,21 +90,20 @@ impl Letter {
             let message = format!("has {} bytes as a message; {MAX_BODY} at most, in S3 too", body.len());
             return Err(InvalidJob::new("job", message));
         }
-        let group = job.group.clone().or_else(|| fifo.then(|| job_id.clone()));
         Ok(Self {
-            deduplication: fifo.then(|| digest(&body)),
+            group: group(job, &job_id, fifo)?,
+            deduplication: fifo.then(|| deduplication(&job_id, job.attempt.as_deref(), &body)),
             input_sha256: job.input_sha256(),
             delay: job.delay,
             job_id,
             body,
             attributes,
-            group,
         })
     }
 
     /// A message whose form is not an envelope, for a FIFO queue's `group`.
     pub fn in_group(job_id: String, input_sha256: String, body: String, group: String, told: Vec<Attribute>) -> Self {
-        let deduplication = Some(digest(&body));
+        let deduplication = Some(deduplication(&job_id, None, &body));
         let group = Some(group);
         Self { job_id, input_sha256, body, attributes: told, delay: Duration::ZERO, group, deduplication }
     }
@@ -193,10 +192,6 @@ fn traceparent(context: &str) -> Result<String, InvalidJob> {
         if *version == "00" && id(trace, 32) && id(span, 16) && hex(flags, 2));
     let wrong = || InvalidJob::new(TRACEPARENT, "must be as W3C writes it: 00-{32 hex digits}-{16 hex digits}-01");
     good.then(|| context.to_owned()).ok_or_else(wrong)
-}
-
-fn digest(text: &str) -> String {
-    hex::encode(Sha256::digest(text))
 }
 
 #[cfg(test)]

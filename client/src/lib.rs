@@ -25,6 +25,7 @@ mod consumer;
 mod dead_letters;
 mod error;
 mod fan_out;
+mod fifo;
 mod invalid;
 mod job;
 mod letter;

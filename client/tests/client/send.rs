@@ -92,3 +92,20 @@ async fn on_a_fifo_queue_the_order_stays_and_a_repeat_is_dropped() {
         lab.bodies("jobs.fifo").iter().map(|body| body["job_id"].as_str().unwrap().to_owned()).collect();
     assert_eq!(ids, jobs.iter().map(Job::id).collect::<Vec<_>>());
 }
+
+#[tokio::test]
+async fn on_a_fifo_queue_another_attempt_arrives_though_it_comes_at_once() {
+    let lab = Lab::fifo().await;
+    let job = |attempt: Option<&str>| Job { attempt: attempt.map(Into::into), ..Job::text("x") };
+    for attempt in [None, Some("m1"), Some("m1")] {
+        lab.client.send(&job(attempt)).await.unwrap();
+    }
+    assert_eq!(lab.bodies("jobs.fifo").len(), 2);
+}
+
+#[tokio::test]
+async fn on_a_fifo_queue_a_job_of_the_longest_id_arrives() {
+    let lab = Lab::fifo().await;
+    lab.client.send(&Job { id: Some("x".repeat(256)), ..Job::text("x") }).await.unwrap();
+    assert_eq!(lab.bodies("jobs.fifo").len(), 1);
+}
