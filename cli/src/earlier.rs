@@ -1,8 +1,7 @@
 //! What earlier runs sent of this run's jobs.
 
 use anyhow::ensure;
-use futures::StreamExt as _;
-use millrace_api::JobStatus;
+use futures::{StreamExt as _, TryStreamExt as _};
 use millrace_client::{Client, Error, Sent};
 
 use crate::jobs::Given;
@@ -26,14 +25,17 @@ pub fn sent(given: &[Given], state: Option<&State>) -> anyhow::Result<Vec<Option
     given.iter().map(one).collect()
 }
 
-/// The same without those that FAILED.
-pub async fn unless_failed(client: &Client, known: Vec<Option<Sent>>) -> anyhow::Result<Vec<Option<Sent>>> {
-    let look = |sent: Option<Sent>| async move {
-        let Some(sent) = sent else { return Ok(None) };
-        let failed = client.look(&sent).await?.is_some_and(|record| record.status == JobStatus::Failed);
-        Ok::<_, Error>((!failed).then_some(sent))
-    };
-    let looked: Vec<Result<Option<Sent>, Error>> =
-        futures::stream::iter(known).map(look).buffered(LOOKS).collect().await;
-    Ok(looked.into_iter().collect::<Result<_, _>>()?)
+/// Takes those out that FAILED, whichever message of theirs did: they are sent again, as another attempt.
+pub async fn retry_failed(client: &Client, given: &mut [Given], known: &mut [Option<Sent>]) -> anyhow::Result<()> {
+    let sent = known.iter().enumerate().filter_map(|(place, sent)| Some((place, sent.clone()?)));
+    let sent: Vec<(usize, Sent)> = sent.collect();
+    let look = |(place, sent): (usize, Sent)| async move { Ok::<_, Error>((place, client.failure(&sent).await?)) };
+    let mut looked = std::pin::pin!(futures::stream::iter(sent).map(look).buffer_unordered(LOOKS));
+    while let Some((place, failure)) = looked.try_next().await? {
+        if let Some(record) = failure {
+            given[place].job.attempt = Some(record.message_id);
+            known[place] = None;
+        }
+    }
+    Ok(())
 }

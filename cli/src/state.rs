@@ -70,7 +70,13 @@ mod tests {
     use super::*;
 
     fn sent(job_id: &str) -> Sent {
-        Sent { job_id: job_id.into(), message_id: "m".into(), input_sha256: "h".into() }
+        Sent {
+            job_id: job_id.into(),
+            message_id: "m".into(),
+            input_sha256: "h".into(),
+            sent_at: Some(jiff::Timestamp::UNIX_EPOCH),
+            attempt: None,
+        }
     }
 
     #[test]

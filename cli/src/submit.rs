@@ -88,6 +88,7 @@ impl SubmitArgs {
                 // asked for once more by hand, it is meant to be computed once more
                 let id = self.job_id.clone().or(job.id.take());
                 job.id = Some(id.unwrap_or_else(random_id));
+                job.attempt = Some(random_id());
             }
             if job.priority == 0 {
                 job.priority = self.priority;
@@ -118,7 +119,7 @@ type Places = Vec<Result<Sent, Error>>;
 
 /// Runs the command.
 pub async fn run(common: &Common, args: SubmitArgs) -> anyhow::Result<Ended> {
-    let given = args.given()?;
+    let mut given = args.given()?;
     let client = common.target().await?.client;
     if let Some(folder) = &args.output {
         files::folder(folder)?;
@@ -126,7 +127,7 @@ pub async fn run(common: &Common, args: SubmitArgs) -> anyhow::Result<Ended> {
     let mut state = args.state(client.consumer())?;
     let mut known = earlier::sent(&given, state.as_ref())?;
     if args.retry_failed {
-        known = earlier::unless_failed(&client, known).await?;
+        earlier::retry_failed(&client, &mut given, &mut known).await?;
     }
     let ids: Vec<String> = given.iter().map(|given| given.job.id()).collect();
     let skipped = known.iter().flatten().count();

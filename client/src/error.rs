@@ -119,6 +119,11 @@ impl Error {
         Self::Aws { trouble: trouble(error), action, what: what.into(), detail: detail(error) }
     }
 
+    /// The error of an answer that broke off while it was read.
+    pub(crate) fn broken_off(action: &'static str, what: impl Into<String>, error: &(dyn StdError + 'static)) -> Self {
+        Self::Aws { trouble: Trouble::Unreachable, action, what: what.into(), detail: chain(error) }
+    }
+
     /// Which sort of trouble, where it is AWS's.
     pub fn trouble(&self) -> Option<Trouble> {
         if let Self::Aws { trouble, .. } = self { Some(*trouble) } else { None }

@@ -37,6 +37,8 @@ pub(crate) struct Letter {
     pub input_sha256: String,
     pub body: String,
     pub attributes: Vec<Attribute>,
+    /// As the job has it.
+    pub attempt: Option<String>,
     delay: Duration,
     group: Option<String>,
     deduplication: Option<String>,
@@ -94,6 +96,7 @@ impl Letter {
             group: group(job, &job_id, fifo)?,
             deduplication: fifo.then(|| deduplication(&job_id, job.attempt.as_deref(), &body)),
             input_sha256: job.input_sha256(),
+            attempt: job.attempt.clone(),
             delay: job.delay,
             job_id,
             body,
@@ -105,7 +108,16 @@ impl Letter {
     pub fn in_group(job_id: String, input_sha256: String, body: String, group: String, told: Vec<Attribute>) -> Self {
         let deduplication = Some(deduplication(&job_id, None, &body));
         let group = Some(group);
-        Self { job_id, input_sha256, body, attributes: told, delay: Duration::ZERO, group, deduplication }
+        Self {
+            job_id,
+            input_sha256,
+            body,
+            attributes: told,
+            attempt: None,
+            delay: Duration::ZERO,
+            group,
+            deduplication,
+        }
     }
 
     /// What SQS counts towards its limits.

@@ -16,19 +16,21 @@
 //! # }
 //! ```
 //!
-//! A job reads as the modules: `job` → `check` → `letter` → `batch` → `send`; its result as `wait` → `record`.
+//! A job reads as the modules: `job` → `check` → `letter` → `batch` → `send`; its result as `wait` → `look` → `record`.
 
 mod batch;
 mod check;
 mod client;
 mod consumer;
 mod dead_letters;
+mod download;
 mod error;
 mod fan_out;
 mod fifo;
 mod invalid;
 mod job;
 mod letter;
+mod look;
 mod queue;
 mod record;
 mod redrive;

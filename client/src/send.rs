@@ -5,6 +5,7 @@ use std::time::Duration;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_sqs::types::{BatchResultErrorEntry, QueueAttributeName};
 use futures::stream::{self, Stream, StreamExt as _};
+use jiff::Timestamp;
 use millrace_api::is_fifo;
 
 use crate::batch::{Batch, Batches, Numbered};
@@ -30,6 +31,12 @@ pub struct Sent {
     pub message_id: String,
     /// The hash by which its worker knows the input.
     pub input_sha256: String,
+    /// When it was tried first, by this machine's clock: what failed before was another attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sent_at: Option<Timestamp>,
+    /// As the job has it: the message id of the failure that it repeats.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<String>,
 }
 
 /// What became of one of many.
@@ -88,7 +95,7 @@ impl Client {
                 Err(error) => outcomes.push(Outcome { index, result: Err(error) }),
             }
         }
-        let mut pause = PAUSE;
+        let (mut pause, began) = (PAUSE, Timestamp::now());
         for attempt in 1..=ATTEMPTS {
             if left.is_empty() {
                 break;
@@ -99,7 +106,7 @@ impl Client {
             }
             let last = attempt == ATTEMPTS;
             let mut again = Vec::new();
-            let tried = match self.try_to_send(&left).await {
+            let tried = match self.try_to_send(&left, began).await {
                 Ok(tried) => tried,
                 // the SDK has tried the call again by itself
                 Err(error) => {
@@ -120,7 +127,11 @@ impl Client {
     }
 
     /// One call; a result for each letter, in order.
-    async fn try_to_send(&self, letters: &[(usize, Letter)]) -> Result<Vec<Result<Sent, Error>>, Error> {
+    async fn try_to_send(
+        &self,
+        letters: &[(usize, Letter)],
+        began: Timestamp,
+    ) -> Result<Vec<Result<Sent, Error>>, Error> {
         let action = "sqs:SendMessage";
         let queue = &self.consumer.queue.url;
         let entries: Result<Vec<_>, _> = letters.iter().enumerate().map(|(i, (_, letter))| letter.entry(i)).collect();
@@ -134,6 +145,8 @@ impl Client {
                     job_id: letter.job_id.clone(),
                     message_id: entry.message_id.clone(),
                     input_sha256: letter.input_sha256.clone(),
+                    sent_at: Some(began),
+                    attempt: letter.attempt.clone(),
                 });
             }
             let failed = answer.failed.iter().find(|entry| entry.id == id);

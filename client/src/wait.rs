@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::client::Client;
 use crate::error::{Error, Trouble};
+use crate::look::Look;
 use crate::send::Sent;
 
 /// Records that are asked for at a time.
@@ -35,19 +36,9 @@ impl Patience {
     }
 }
 
-/// What a record says of a job that was sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Says {
-    /// How it ended.
-    Ended,
-    /// How an earlier attempt ended; this one is still to come.
-    NotYet,
-    /// How another job of the same id ended: this one's lies beside it.
-    Anothers,
-}
-
 impl Client {
-    /// Waits until a job has ended, well or not. An earlier attempt's failure does not count.
+    /// Waits until a job has ended, well or not. A failure that is there already and was recorded before the job was sent
+    /// does not count: it is an earlier attempt's.
     pub async fn wait(&self, sent: &Sent, patience: Patience) -> Result<ResultRecord, Error> {
         self.wait_in_turn(sent, patience, &Semaphore::new(1)).await
     }
@@ -55,15 +46,25 @@ impl Client {
     async fn wait_in_turn(&self, sent: &Sent, patience: Patience, turns: &Semaphore) -> Result<ResultRecord, Error> {
         let until = Instant::now() + patience.timeout;
         let mut pause = patience.first;
+        // the message whose failure was there at the first look
+        let mut earlier: Option<Option<String>> = None;
         loop {
             let looked = {
                 // nobody closes it; without a turn it would be looked for all the same
                 let _turn = turns.acquire().await;
-                self.look(sent).await
+                self.look_closely(sent).await
             };
             match looked {
-                Ok(Some(record)) => return Ok(record),
-                Ok(None) => {}
+                Ok(Look::Ended(record)) => return Ok(*record),
+                Ok(Look::Failed(record)) => {
+                    let earlier = earlier.get_or_insert_with(|| Some(record.message_id.clone()));
+                    if earlier.as_ref() != Some(&record.message_id) {
+                        return Ok(*record);
+                    }
+                }
+                Ok(Look::Nothing) => {
+                    earlier.get_or_insert(None);
+                }
                 Err(error) if error.trouble().is_some_and(Trouble::passes) => {}
                 Err(error) => return Err(error),
             }
@@ -91,61 +92,5 @@ impl Client {
             async move { (index, self.wait_in_turn(&sent, patience, &asks).await) }
         };
         sent.into_iter().enumerate().map(one).collect::<FuturesUnordered<_>>()
-    }
-
-    /// The record of a job that was sent, once it has ended.
-    pub async fn look(&self, sent: &Sent) -> Result<Option<ResultRecord>, Error> {
-        let Some(record) = self.record_at(&sent.job_id).await? else { return Ok(None) };
-        match says(sent, &record, &self.consumer.name.to_string()) {
-            Says::Ended => Ok(Some(record)),
-            Says::NotYet => Ok(None),
-            Says::Anothers => self.record_at(&format!("{}~{}", sent.job_id, sent.message_id)).await,
-        }
-    }
-}
-
-fn says(sent: &Sent, record: &ResultRecord, consumer: &str) -> Says {
-    if record.message_id == sent.message_id {
-        return Says::Ended;
-    }
-    let same = record.input_sha256 == sent.input_sha256 && record.consumer == consumer;
-    match (same, record.status.is_final()) {
-        (true, true) => Says::Ended,
-        (true, false) => Says::NotYet,
-        (false, _) => Says::Anothers,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn only_what_is_this_jobs_end_counts() {
-        let sent = Sent { job_id: "j".into(), message_id: "m".into(), input_sha256: "h".into() };
-        let table = [
-            ("m", "h", "a/b", "COMPLETED", Says::Ended),
-            ("m", "h", "a/b", "FAILED", Says::Ended),
-            // refused before its input was read: the hash is that of the body
-            ("m", "other", "a/b", "FAILED", Says::Ended),
-            // done before, or by a repeat of the message
-            ("n", "h", "a/b", "COMPLETED", Says::Ended),
-            ("n", "h", "a/b", "EXPIRED", Says::Ended),
-            ("n", "h", "a/b", "FAILED", Says::NotYet),
-            ("n", "other", "a/b", "COMPLETED", Says::Anothers),
-            ("n", "h", "a/c", "COMPLETED", Says::Anothers),
-        ];
-        for (message_id, hash, consumer, status, wanted) in table {
-            let record = serde_json::from_value(json!({
-                "job_id": "j", "message_id": message_id, "status": status, "consumer": consumer, "attempt": 1,
-                "worker": "w", "model": { "task": "Echo" }, "input_sha256": hash, "form": "envelope",
-                "timings": { "queued_seconds": 0.0, "waited_seconds": 0.0, "inference_seconds": 0.0, "upload_seconds": 0.0, "total_seconds": 0.0 },
-                "started_at": "", "finished_at": "",
-            }));
-            let said = says(&sent, &record.unwrap(), "a/b");
-            assert_eq!(said, wanted, "{message_id} {hash} {consumer} {status}");
-        }
     }
 }

@@ -40,7 +40,27 @@ async fn a_second_run_sends_only_the_rest() {
     assert_eq!(std::fs::read_dir(lab.path("got")).unwrap().count(), 13);
     assert_eq!(waited.json()[12]["error"]["code"], "ModelError");
 
-    let again = lab.run(&["submit", "--file", "jobs.jsonl", "--retry-failed"]).await;
+    let retry = ["submit", "--file", "jobs.jsonl", "--retry-failed"];
+    for _ in 0..2 {
+        // the second finds only the failure that the first one repeats
+        let again = lab.run(&retry).await;
+        assert_eq!((again.code, lab.waiting(QUEUE)), (0, 1), "{again:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_job_that_failed_again_under_another_message_has_failed() {
+    let lab = Lab::new().await;
+    std::fs::write(lab.path("jobs.jsonl"), "fail").unwrap();
+    let submit = |more| ["submit", "--file", "jobs.jsonl", more];
+    assert_eq!(lab.run(&submit("--retry-failed")).await.code, 0);
+    let body = lab.model.queue(QUEUE).unwrap().messages[0].body.to_string();
+    assert_eq!(lab.work().await, 1);
+    lab.sqs.send_message().queue_url(&lab.url).message_body(body).send().await.unwrap();
+    assert_eq!(lab.work().await, 1);
+    let waited = lab.run(&submit("--wait")).await;
+    assert!(waited.code == 3 && waited.out.contains("FAILED"), "{waited:?}");
+    let again = lab.run(&submit("--retry-failed")).await;
     assert_eq!((again.code, lab.waiting(QUEUE)), (0, 1), "{again:?}");
 }
 

@@ -4,7 +4,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod lab;
+mod torn;
 
+mod download;
 mod fan_out;
 mod queue;
 mod redrive;
