@@ -58,14 +58,17 @@ pub enum Error {
     },
     /// No result within the time that was given.
     #[error(
-        "job {job_id} has no result after {} s; it may still come: look at the queue's depth, and at the consumer's conditions",
-        waited.as_secs()
+        "job {job_id} has no result after {} s; it may still come: look at the queue's depth, and at the consumer's conditions{}",
+        waited.as_secs(),
+        trouble.as_ref().map(|error| format!("; the last look met {error}")).unwrap_or_default()
     )]
     NoResult {
         /// The job.
         job_id: String,
         /// How long it was waited for.
         waited: Duration,
+        /// What was wrong at the last look.
+        trouble: Option<Box<Error>>,
     },
 }
 

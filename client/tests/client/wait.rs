@@ -6,7 +6,7 @@ use futures::StreamExt;
 use jiff::Timestamp;
 use millrace_api::JobStatus;
 use millrace_aws_model::{Effect, Operation, Refusal, Rule};
-use millrace_client::{Client, Error, Job, Patience, Sent};
+use millrace_client::{Client, Error, Job, Patience, Sent, Trouble};
 use serde_json::json;
 
 use crate::lab::{BUCKET, Lab};
@@ -101,6 +101,21 @@ async fn trouble_that_passes_is_waited_out_and_other_is_told() {
     let error = lab.client.wait(&sent("a"), patience()).await.unwrap_err().to_string();
     assert!(error.contains("s3:GetObject on s3://results/out/a.record.json"), "{error}");
     assert!(error.contains("allow your own user or role this action"), "{error}");
+}
+
+#[tokio::test]
+async fn an_s3_that_gives_no_answer_is_told() {
+    let lab = Lab::standard().await;
+    let nowhere = lab.s3.config().to_builder().endpoint_url("http://127.0.0.1:9").build();
+    let s3 = aws_sdk_s3::Client::from_conf(nowhere);
+    let client = Client::new(lab.client.consumer().clone(), lab.sqs.clone(), s3);
+    let silence = Patience { silence: Duration::ZERO, ..patience() };
+    let error = client.wait(&sent("a"), silence).await.unwrap_err();
+    assert_eq!(error.trouble(), Some(Trouble::Unreachable), "{error}");
+    let short = Patience { timeout: Duration::ZERO, ..patience() };
+    let error = client.wait(&sent("a"), short).await.unwrap_err();
+    assert!(matches!(error, Error::NoResult { .. }), "{error}");
+    assert!(error.to_string().contains("the last look met s3:GetObject on s3://results/out/a.record.json"), "{error}");
 }
 
 #[tokio::test]
