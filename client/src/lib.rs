@@ -16,7 +16,7 @@
 //! # }
 //! ```
 //!
-//! A job reads as the modules: `job` → `check` → `letter` → `batch` → `send`; its result as `wait` → `look` → `record`.
+//! A job reads as the modules: `job` → `check` → `letter` → `batch` → `send` → `post`; its result as `wait` → `look` → `record`.
 
 mod batch;
 mod check;
@@ -31,6 +31,7 @@ mod invalid;
 mod job;
 mod letter;
 mod look;
+mod post;
 mod queue;
 mod record;
 mod redrive;
