@@ -129,6 +129,8 @@ pub async fn run(common: &Common, args: SubmitArgs) -> anyhow::Result<Ended> {
     if args.retry_failed {
         earlier::retry_failed(&client, &mut given, &mut known).await?;
     }
+    let left = given.iter().zip(&known).filter(|(_, sent)| sent.is_none());
+    jobs::check(&client, left.map(|(given, _)| given))?;
     let ids: Vec<String> = given.iter().map(|given| given.job.id()).collect();
     let skipped = known.iter().flatten().count();
     let places = send(&client, given, known, state.as_mut()).await?;

@@ -94,6 +94,16 @@ async fn waiting_ends_when_all_have_ended() {
 }
 
 #[tokio::test]
+async fn all_lines_are_checked_before_the_first_is_sent() {
+    let lab = Lab::new().await;
+    let lines = ["a cat".to_owned(), String::new(), json!({ "inputs": ["x", 7] }).to_string(), "x".into()];
+    std::fs::write(lab.path("jobs.jsonl"), lines.join("\n")).unwrap();
+    let done = lab.run(&["submit", "--file", "jobs.jsonl"]).await;
+    assert_eq!((done.code, lab.waiting(QUEUE)), (1, 0), "{done:?}");
+    assert!(done.err.contains("jobs.jsonl, line 3: inputs[1]: must be a text or an object"), "{done:?}");
+}
+
+#[tokio::test]
 async fn what_is_wrong_is_told_with_the_fix() {
     let lab = Lab::new().await;
     std::fs::write(lab.path("bad.jsonl"), "good\n{\"prompt\"").unwrap();
