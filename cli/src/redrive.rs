@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use millrace_client::{DeadLetter, DeadLetters};
+use millrace_client::{DeadLetter, DeadLetters, Error, Trouble};
 
 use crate::common::Common;
 use crate::exit::Ended;
@@ -20,7 +20,7 @@ pub async fn redrive(common: &Common, dead: &DeadLetters<'_>, jobs: Vec<String>)
     let mut run = Run::of(jobs);
     while run.all || !run.wanted.is_empty() {
         let letters = dead.take(AT_A_TIME, HIDDEN).await?;
-        if !run.put_back(dead, letters).await {
+        if !run.put_back(dead, letters).await || run.denied.is_some() {
             break;
         }
     }
@@ -28,9 +28,12 @@ pub async fn redrive(common: &Common, dead: &DeadLetters<'_>, jobs: Vec<String>)
     if run.again > 0 {
         eprintln!("{} more messages of jobs that were put back just now stay in {}", run.again, dead.url);
     }
-    let missing = run.wanted.iter().map(|id| {
-        let message = format!("there is none in {}; `dlq list` tells what is", dead.url);
-        JobReport::wrong(id, "NOT_SENT", "NotFound", message)
+    let missing = run.wanted.iter().map(|id| match &run.denied {
+        Some(why) => JobReport::wrong(id, "NOT_SENT", "NotSent", why.clone()),
+        None => {
+            let message = format!("there is none in {}; `dlq list` tells what is", dead.url);
+            JobReport::wrong(id, "NOT_SENT", "NotFound", message)
+        }
     });
     run.reports.extend(missing);
     let jobs = Jobs(run.reports);
@@ -51,6 +54,8 @@ struct Run {
     done: HashSet<String>,
     /// Messages of such jobs that stay.
     again: usize,
+    /// Why no other message can be put back: without the rights, or without the queue.
+    denied: Option<String>,
     kept: Vec<DeadLetter>,
     reports: Vec<JobReport>,
 }
@@ -66,6 +71,10 @@ impl Run {
     async fn put_back(&mut self, dead: &DeadLetters<'_>, letters: Vec<DeadLetter>) -> bool {
         let mut has_new = false;
         for letter in letters {
+            if self.denied.is_some() {
+                self.kept.push(letter);
+                continue;
+            }
             let is_new = self.seen.insert(letter.message_id.clone());
             let again = self.done.contains(&letter.job_id);
             has_new |= is_new && !again;
@@ -81,11 +90,24 @@ impl Run {
                     self.done.insert(letter.job_id);
                 }
                 Err(error) => {
-                    self.reports.push(JobReport::wrong(&letter.job_id, "NOT_SENT", "NotSent", error.to_string()));
+                    self.failed(&letter.job_id, &error);
                     self.kept.push(letter);
                 }
             }
         }
         has_new
+    }
+
+    fn failed(&mut self, id: &str, error: &Error) {
+        let why = error.to_string();
+        if error.trouble().is_some_and(Trouble::is_for_all) {
+            self.denied = Some(why.clone());
+        }
+        if matches!(error, Error::NotDeleted { .. }) {
+            self.done.insert(id.into());
+            self.reports.push(JobReport::wrong(id, "SENT", "NotDeleted", why));
+        } else {
+            self.reports.push(JobReport::wrong(id, "NOT_SENT", "NotSent", why));
+        }
     }
 }

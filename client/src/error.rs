@@ -56,6 +56,12 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
+    /// A dead letter is in its queue again, and could not be deleted from the dead-letter queue.
+    #[error("it is in its queue again, and still here, too: {cause}; then delete it, or it is sent once more")]
+    NotDeleted {
+        /// Why.
+        cause: Box<Error>,
+    },
     /// No result within the time that was given.
     #[error(
         "job {job_id} has no result after {} s; it may still come: look at the queue's depth, and at the consumer's conditions{}",
@@ -95,6 +101,11 @@ impl Trouble {
         matches!(self, Self::Throttled | Self::Unreachable)
     }
 
+    /// Whether every other call of this kind would meet it, too.
+    pub fn is_for_all(self) -> bool {
+        matches!(self, Self::Credentials | Self::AccessDenied | Self::NotFound)
+    }
+
     /// What mends it.
     pub fn fix(self) -> &'static str {
         match self {
@@ -129,7 +140,11 @@ impl Error {
 
     /// Which sort of trouble, where it is AWS's.
     pub fn trouble(&self) -> Option<Trouble> {
-        if let Self::Aws { trouble, .. } = self { Some(*trouble) } else { None }
+        match self {
+            Self::Aws { trouble, .. } => Some(*trouble),
+            Self::NotDeleted { cause } => cause.trouble(),
+            _ => None,
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use millrace_aws_model::{Effect, Operation, Plan, Refusal, Rule};
 use serde_json::json;
 
 use crate::lab::{DEAD, Lab, QUEUE};
@@ -85,4 +86,18 @@ async fn a_job_that_is_refused_again_goes_back_once() {
     let told: BTreeSet<&str> = told.as_array().unwrap().iter().map(|job| job["job_id"].as_str().unwrap()).collect();
     assert_eq!(told, ids.iter().map(String::as_str).collect());
     assert_eq!((redriven.code, redriven.json().as_array().unwrap().len()), (0, 3), "{redriven:?}");
+}
+
+#[tokio::test]
+async fn what_cannot_be_deleted_is_told_as_sent_and_ends_the_run() {
+    let (lab, _) = Lab::with_dead(&["a", "b", "c"]).await;
+    let denied = Rule::on(Operation::DeleteMessage, Effect::Refuse(Refusal::AccessDenied));
+    lab.model.inject(Plan { seed: 7, rules: vec![denied] }).unwrap();
+    let redriven = lab.run(&["dlq", "redrive", "--all", "-o", "json"]).await;
+    assert_eq!((redriven.code, lab.waiting(QUEUE), lab.waiting(DEAD)), (3, 1, 3), "{redriven:?}");
+    let told = redriven.json();
+    assert_eq!((&told[0]["status"], &told[0]["error"]["code"]), (&json!("SENT"), &json!("NotDeleted")));
+    for part in ["is in its queue again", "sqs:DeleteMessage", "allow your own user or role"] {
+        assert!(told[0]["error"]["message"].as_str().unwrap().contains(part), "{told}");
+    }
 }
