@@ -3,11 +3,16 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use millrace_api::ResultRecord;
+use millrace_api::{JobStatus, ResultRecord};
 use millrace_client::Client;
 
+use crate::report::JobReport;
+
+/// Jobs that are downloaded at a time.
+pub const AT_ONCE: usize = 8;
+
 /// Downloads a job's outputs into `folder`, which exists, and gives the files. What is there already as it was put stays.
-pub async fn save(client: &Client, record: &ResultRecord, folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+async fn save(client: &Client, record: &ResultRecord, folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut files: Vec<PathBuf> = names(record).into_iter().map(|name| folder.join(name)).collect();
     for (output, file) in record.outputs.iter().zip(&files) {
         client.download(output, file).await?;
@@ -22,6 +27,19 @@ pub async fn save(client: &Client, record: &ResultRecord, folder: &Path) -> anyh
         files.push(file);
     }
     Ok(files)
+}
+
+/// A job's report, with the files in `folder` that a completed one was downloaded to, or why it was not.
+pub async fn fetched(client: &Client, record: &ResultRecord, folder: Option<&Path>) -> JobReport {
+    let report = JobReport::from(record);
+    let Some(folder) = folder.filter(|_| record.status == JobStatus::Completed) else { return report };
+    match save(client, record, folder).await {
+        Ok(files) => JobReport { files: files.iter().map(|file| file.display().to_string()).collect(), ..report },
+        Err(error) => {
+            let wrong = JobReport::wrong(&record.job_id, report.status, "Download", format!("{error:#}"));
+            JobReport { error: wrong.error, ..report }
+        }
+    }
 }
 
 /// A folder for results, made where it is missing.

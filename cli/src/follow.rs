@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use futures::StreamExt as _;
-use millrace_api::{JobStatus, ResultRecord};
+use millrace_api::ResultRecord;
 use millrace_client::{Client, Error, Patience, Sent};
+use tokio::sync::Semaphore;
 
 use crate::report::JobReport;
 use crate::{files, progress};
@@ -19,30 +20,31 @@ pub async fn see_through(
 ) {
     let bar = progress::bar(sent.len(), "waiting");
     let all = sent.iter().map(|(_, sent)| sent.clone()).collect();
-    let mut ends = std::pin::pin!(client.wait_all(all, patience));
-    while let Some((index, end)) = ends.next().await {
-        let (place, sent) = &sent[index];
-        reports[*place] = match end {
-            Ok(record) => saved(client, &record, folder).await,
-            Err(error @ Error::NoResult { .. }) => {
-                JobReport::wrong(&sent.job_id, "PENDING", "NoResult", error.to_string())
-            }
-            Err(error) => JobReport::wrong(&sent.job_id, "SENT", "NoResult", error.to_string()),
-        };
+    let downloads = Semaphore::new(files::AT_ONCE);
+    let told = |(index, end): (usize, Result<ResultRecord, Error>)| {
+        let (downloads, sent) = (&downloads, &sent);
+        async move {
+            let (place, sent) = &sent[index];
+            let report = match end {
+                Ok(record) => {
+                    // nobody closes it; without a turn it would be downloaded all the same
+                    let _turn = downloads.acquire().await;
+                    files::fetched(client, &record, folder).await
+                }
+                Err(error @ Error::NoResult { .. }) => {
+                    JobReport::wrong(&sent.job_id, "PENDING", "NoResult", error.to_string())
+                }
+                Err(error) => JobReport::wrong(&sent.job_id, "SENT", "NoResult", error.to_string()),
+            };
+            (*place, report)
+        }
+    };
+    // as many as there are: the others are looked for meanwhile
+    let ends = client.wait_all(all, patience).map(told).buffer_unordered(sent.len().max(1));
+    let mut ends = std::pin::pin!(ends);
+    while let Some((place, report)) = ends.next().await {
+        reports[place] = report;
         bar.inc(1);
     }
     bar.finish_and_clear();
-}
-
-/// A job's report, with the files that it was downloaded to.
-async fn saved(client: &Client, record: &ResultRecord, folder: Option<&Path>) -> JobReport {
-    let report = JobReport::from(record);
-    let Some(folder) = folder.filter(|_| record.status == JobStatus::Completed) else { return report };
-    match files::save(client, record, folder).await {
-        Ok(files) => JobReport { files: files.iter().map(|file| file.display().to_string()).collect(), ..report },
-        Err(error) => {
-            let wrong = JobReport::wrong(&record.job_id, report.status, "Download", format!("{error:#}"));
-            JobReport { error: wrong.error, ..report }
-        }
-    }
 }

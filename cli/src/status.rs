@@ -1,9 +1,9 @@
 //! `status`: how jobs stand, by their records.
 
 use clap::Args;
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::StreamExt as _;
 use millrace_api::{JobStatus, ResultRecord};
-use millrace_client::Client;
+use millrace_client::{Client, Error};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -37,31 +37,47 @@ pub async fn run(common: &Common, args: StatusArgs) -> anyhow::Result<Ended> {
         show(common.format, &events)?;
         return Ok(events.ended());
     }
-    let jobs =
-        Jobs(of(&client, &args.jobs).await?.into_iter().map(|(id, record)| report(&id, record.as_ref())).collect());
+    let jobs = Jobs(of(&client, &args.jobs).await?.into_iter().map(|(id, found)| report(&id, &found)).collect());
     show(common.format, &jobs)?;
     Ok(jobs.ended())
 }
 
-/// The records of these jobs, in their order.
-pub async fn of(client: &Client, ids: &[String]) -> anyhow::Result<Vec<(String, Option<ResultRecord>)>> {
+/// A job's record, if it has one that can be read.
+pub type Found = Result<Option<ResultRecord>, Error>;
+
+/// The records of these jobs, in their order; an error where none of them can be read.
+pub async fn of(client: &Client, ids: &[String]) -> anyhow::Result<Vec<(String, Found)>> {
     let ask = |id: String| async move {
-        let record = client.record(&id).await?;
-        anyhow::Ok((id, record))
+        let found = client.record(&id).await;
+        (id, found)
     };
-    futures::stream::iter(ids.to_vec()).map(ask).buffered(AT_ONCE).try_collect().await
+    let all: Vec<(String, Found)> = futures::stream::iter(ids.to_vec()).map(ask).buffered(AT_ONCE).collect().await;
+    match all.first() {
+        Some((_, Err(error))) if all.iter().all(|(_, found)| found.is_err()) => Err(error.clone().into()),
+        _ => Ok(all),
+    }
 }
 
 /// What is told of a job.
-pub fn report(id: &str, record: Option<&ResultRecord>) -> JobReport {
-    record.map_or_else(|| JobReport::new(id, "PENDING"), JobReport::from)
+pub fn report(id: &str, found: &Found) -> JobReport {
+    match found {
+        Ok(Some(record)) => JobReport::from(record),
+        Ok(None) => JobReport::new(id, "PENDING"),
+        Err(error) => JobReport::wrong(id, "UNKNOWN", "Record", error.to_string()),
+    }
 }
 
 async fn records_of(client: &Client, entity: &str) -> anyhow::Result<Vec<ResultRecord>> {
     let names = client.record_names(&format!("{entity}-")).await?;
     let ids: Vec<String> = names.into_iter().filter(|name| !name.contains('~')).collect();
-    let found = of(client, &ids).await?;
-    Ok(found.into_iter().filter_map(|(_, record)| record).collect())
+    let mut records = Vec::new();
+    for (_, found) in of(client, &ids).await? {
+        match found {
+            Ok(record) => records.extend(record),
+            Err(error) => eprintln!("not counted: {error}"),
+        }
+    }
+    Ok(records)
 }
 
 /// The events of one entity, the oldest first.

@@ -126,8 +126,12 @@ impl Lab {
         } else {
             record["value"] = input.clone();
         }
-        let key = format!("out/{job_id}.record.json");
-        let content = ByteStream::from(record.to_string().into_bytes());
+        self.put(&format!("out/{job_id}.record.json"), record.to_string()).await;
+    }
+
+    /// Puts an object.
+    pub async fn put(&self, key: &str, content: String) {
+        let content = ByteStream::from(content.into_bytes());
         self.s3.put_object().bucket(BUCKET).key(key).body(content).send().await.unwrap();
     }
 

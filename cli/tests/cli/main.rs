@@ -6,4 +6,5 @@
 mod lab;
 
 mod dlq;
+mod results;
 mod submit;
