@@ -87,8 +87,9 @@ pub async fn run(common: &Common, args: DlqArgs) -> anyhow::Result<Ended> {
         }
         Action::Redrive(RedriveArgs { jobs, .. }) => return redrive(common, &dead, jobs).await,
         Action::Purge { yes } => {
-            let count = client.queue_stats().await?.dead_letters.unwrap_or_default();
-            sure(yes, &format!("Delete every message of {} (about {count}), for good?", dead.url))?;
+            let count = client.queue_stats().await?.dead_letters;
+            let count = count.map_or_else(|| "however many".into(), |count| format!("about {count}"));
+            sure(yes, &format!("Delete every message of {} ({count}), for good?", dead.url))?;
             dead.purge().await?;
             eprintln!("{} is being emptied; SQS takes up to a minute", dead.url);
         }
@@ -103,7 +104,7 @@ struct Letters(Vec<DeadLetter>);
 
 impl Tabular for Letters {
     fn heads(&self) -> Vec<&'static str> {
-        vec!["JOB", "SENT", "CODE", "WHY", "BODY"]
+        vec!["JOB", "MESSAGE", "SENT", "CODE", "WHY", "BODY"]
     }
 
     fn rows(&self) -> Vec<Vec<String>> {
@@ -111,6 +112,7 @@ impl Tabular for Letters {
             let field = letter.error_field.as_ref().map(|field| format!("{field}: ")).unwrap_or_default();
             vec![
                 letter.job_id.clone(),
+                letter.message_id.clone(),
                 letter.sent_at.map(|time| format!("{time:.0}")).unwrap_or_default(),
                 letter.error_code.clone().unwrap_or_else(|| "moved by SQS".into()),
                 brief(&format!("{field}{}", letter.error_message.as_deref().unwrap_or_default())),

@@ -5,7 +5,10 @@ use jiff::Timestamp;
 use millrace_api::{RECORD_SUFFIX, ResultRecord, encode_job_id};
 
 use crate::client::Client;
-use crate::error::Error;
+use crate::error::{Error, Trouble};
+
+/// Why a record may be forbidden to whoever may read it.
+const UNLISTED: &str = "(without s3:ListBucket on the bucket, one that is not there yet reads so, too)";
 
 /// A record as it lies in S3.
 #[derive(Debug)]
@@ -38,7 +41,7 @@ impl Client {
         let object = match self.s3.get_object().bucket(bucket).key(&key).send().await {
             Ok(object) => object,
             Err(error) if error.as_service_error().is_some_and(GetObjectError::is_no_such_key) => return Ok(None),
-            Err(error) => return Err(Error::aws("s3:GetObject", what, &error)),
+            Err(error) => return Err(Error::aws("s3:GetObject", what, &error).hinted(Trouble::AccessDenied, UNLISTED)),
         };
         let broken = |problem: String| Error::Content { what: what.clone(), problem };
         let put_at = object.last_modified.and_then(|time| Timestamp::from_second(time.secs()).ok());

@@ -101,6 +101,7 @@ async fn trouble_that_passes_is_waited_out_and_other_is_told() {
     let error = lab.client.wait(&sent("a"), patience()).await.unwrap_err().to_string();
     assert!(error.contains("s3:GetObject on s3://results/out/a.record.json"), "{error}");
     assert!(error.contains("allow your own user or role this action"), "{error}");
+    assert!(error.contains("s3:ListBucket"), "{error}");
 }
 
 #[tokio::test]
