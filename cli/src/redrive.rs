@@ -28,13 +28,11 @@ pub async fn redrive(common: &Common, dead: &DeadLetters<'_>, jobs: Vec<String>)
     if run.again > 0 {
         eprintln!("{} more messages of jobs that were put back just now stay in {}", run.again, dead.url);
     }
-    let missing = run.wanted.iter().map(|id| match &run.denied {
-        Some(why) => JobReport::wrong(id, "NOT_SENT", "NotSent", why.clone()),
-        None => {
-            let message = format!("there is none in {}; `dlq list` tells what is", dead.url);
-            JobReport::wrong(id, "NOT_SENT", "NotFound", message)
-        }
-    });
+    let (code, why) = match run.denied {
+        Some(why) => ("NotSent", why),
+        None => ("NotFound", format!("there is none in {}; `dlq list` tells what is", dead.url)),
+    };
+    let missing = run.wanted.iter().map(|id| JobReport::wrong(id, "NOT_SENT", code, why.clone()));
     run.reports.extend(missing);
     let jobs = Jobs(run.reports);
     show(common.format, &jobs)?;

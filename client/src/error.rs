@@ -187,8 +187,8 @@ fn trouble<E: ProvideErrorMetadata + StdError + 'static>(error: &SdkError<E>) ->
         (_, Some(500..)) => Trouble::Unreachable,
         (_, Some(_)) => Trouble::Other,
         // without an answer the SDK tells what is missing by words alone
-        (_, None) if chain(error).to_ascii_lowercase().contains("missing region") => Trouble::NoRegion,
-        (_, None) if chain(error).to_ascii_lowercase().contains("credential") => Trouble::Credentials,
+        (_, None) if says(error, &["missing region", "missing signing region"]) => Trouble::NoRegion,
+        (_, None) if says(error, &["credential"]) => Trouble::Credentials,
         (_, None) => Trouble::Unreachable,
     }
 }
@@ -199,6 +199,12 @@ fn detail<E: ProvideErrorMetadata + StdError + 'static>(error: &SdkError<E>) -> 
         (Some(code), None) => code.to_owned(),
         (None, _) => chain(error),
     }
+}
+
+/// Whether an error or one of its sources has one of these words.
+fn says(error: &(dyn StdError + 'static), words: &[&str]) -> bool {
+    let told = chain(error).to_ascii_lowercase();
+    words.iter().any(|word| told.contains(word))
 }
 
 /// An error with all its sources, in one line.
