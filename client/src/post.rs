@@ -47,6 +47,9 @@ impl Line {
 impl Client {
     /// One batch; an outcome for each letter.
     pub(crate) async fn post(&self, letters: Vec<(usize, Letter)>, limit: usize, line: &Line) -> Vec<Outcome> {
+        if let Some(error) = line.dead.get() {
+            return all_failed(&letters, error);
+        }
         let mut outcomes = Vec::with_capacity(letters.len());
         let mut left = Vec::with_capacity(letters.len());
         for (index, letter) in letters {
