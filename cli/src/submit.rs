@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use clap::Args;
 use futures::StreamExt as _;
-use millrace_client::{Client, Consumer, Error, Job, Patience, Sent};
+use millrace_client::{Client, Consumer, Error, Job, Patience, Sent, is_traceparent};
 
 use crate::common::Common;
 use crate::exit::Ended;
@@ -51,8 +51,8 @@ pub struct SubmitArgs {
     /// Message group, on a FIFO queue
     #[arg(long)]
     group: Option<String>,
-    /// The trace that the jobs belong to (W3C)
-    #[arg(long, env = "TRACEPARENT")]
+    /// The trace that the jobs belong to (W3C); by default the environment's TRACEPARENT, where that is one
+    #[arg(long)]
     traceparent: Option<String>,
     /// Wait until they have ended
     #[arg(short, long)]
@@ -83,6 +83,9 @@ impl SubmitArgs {
         if self.file.is_some() {
             jobs::name(&mut list, &self.id_prefix)?;
         }
+        // a malformed one of the environment is none, as it is to a worker
+        let around = || std::env::var("TRACEPARENT").ok().filter(|context| is_traceparent(context));
+        let trace = self.traceparent.clone().or_else(around);
         for Given { job, .. } in &mut list {
             if self.file.is_none() {
                 // asked for once more by hand, it is meant to be computed once more
@@ -95,7 +98,7 @@ impl SubmitArgs {
             }
             job.delay = self.delay.unwrap_or_default();
             job.group.clone_from(&self.group);
-            job.traceparent.clone_from(&self.traceparent);
+            job.traceparent.clone_from(&trace);
         }
         Ok(list)
     }
@@ -195,6 +198,9 @@ fn answer(format: Format, jobs: Jobs) -> anyhow::Result<Ended> {
     statuses.dedup();
     let counts = statuses.iter().map(|status| format!("{} {status}", count(status)));
     eprintln!("{all} jobs: {}", counts.collect::<Vec<_>>().join(", "));
-    show(format, &Jobs(jobs.0.into_iter().filter(|job| job.ended() != Ended::Well).collect()))?;
+    let rest: Vec<JobReport> = jobs.0.into_iter().filter(|job| job.ended() != Ended::Well).collect();
+    if !rest.is_empty() {
+        show(format, &Jobs(rest))?;
+    }
     Ok(ended)
 }

@@ -12,6 +12,7 @@ use crate::consumer::Consumer;
 use crate::fifo::{deduplication, digest, group};
 use crate::invalid::InvalidJob;
 use crate::job::{Input, Job};
+use crate::trace::is_traceparent;
 
 /// Most bytes of a message and of a batch of them, attributes included.
 pub(crate) const MAX_MESSAGE: usize = 1 << 20;
@@ -80,7 +81,12 @@ impl Letter {
         let job_id = job.key_id()?;
         let mut attributes = Vec::new();
         if let Some(context) = &job.traceparent {
-            attributes.push(Attribute::text(TRACEPARENT, traceparent(context)?));
+            // a malformed one would be dropped without a word
+            if !is_traceparent(context) {
+                let message = "must be as W3C writes it: 00-{32 hex digits}-{16 hex digits}-01";
+                return Err(InvalidJob::new(TRACEPARENT, message));
+            }
+            attributes.push(Attribute::text(TRACEPARENT, context));
         }
         let body = if consumer.queue.body_format == BodyFormat::Text {
             attributes.push(Attribute::text(JOB_ID_ATTRIBUTE, job.id()));
@@ -192,18 +198,6 @@ fn bare(job: &Job) -> Result<String, InvalidJob> {
         Input::One(Value::String(text)) => Ok(text.clone()),
         _ => Err(InvalidJob::new("input", why)),
     }
-}
-
-/// `00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01`: a malformed one would be dropped without a word.
-fn traceparent(context: &str) -> Result<String, InvalidJob> {
-    let parts: Vec<&str> = context.split('-').collect();
-    let hex =
-        |text: &&str, length| text.len() == length && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    let id = |text: &&str, length| hex(text, length) && text.bytes().any(|b| b != b'0');
-    let good = matches!(parts.as_slice(), [version, trace, span, flags]
-        if *version == "00" && id(trace, 32) && id(span, 16) && hex(flags, 2));
-    let wrong = || InvalidJob::new(TRACEPARENT, "must be as W3C writes it: 00-{32 hex digits}-{16 hex digits}-01");
-    good.then(|| context.to_owned()).ok_or_else(wrong)
 }
 
 #[cfg(test)]

@@ -36,6 +36,7 @@ mod queue;
 mod record;
 mod redrive;
 mod send;
+mod trace;
 mod wait;
 
 pub use client::{Client, connect_sqs};
@@ -47,4 +48,5 @@ pub use invalid::InvalidJob;
 pub use job::{Input, Job};
 pub use queue::{QueuePlan, QueueStats};
 pub use send::{Outcome, Sent};
+pub use trace::is_traceparent;
 pub use wait::Patience;
