@@ -54,7 +54,7 @@ async fn a_job_that_failed_again_under_another_message_has_failed() {
     std::fs::write(lab.path("jobs.jsonl"), "fail").unwrap();
     let submit = |more| ["submit", "--file", "jobs.jsonl", more];
     assert_eq!(lab.run(&submit("--retry-failed")).await.code, 0);
-    let body = lab.model.queue(QUEUE).unwrap().messages[0].body.to_string();
+    let body = lab.model.queue(QUEUE).unwrap().messages[0].body.clone();
     assert_eq!(lab.work().await, 1);
     lab.sqs.send_message().queue_url(&lab.url).message_body(body).send().await.unwrap();
     assert_eq!(lab.work().await, 1);
