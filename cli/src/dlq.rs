@@ -1,25 +1,20 @@
 //! `dlq`: looks at dead letters, and puts them back or away.
 
-use std::collections::HashSet;
 use std::time::Duration;
 
 use anyhow::ensure;
 use clap::{Args, Subcommand};
-use millrace_client::{DeadLetter, DeadLetters};
+use millrace_client::DeadLetter;
 use serde::Serialize;
 
 use crate::ask::sure;
 use crate::common::Common;
 use crate::exit::Ended;
-use crate::report::{JobReport, Jobs};
+use crate::redrive::redrive;
 use crate::show::{Tabular, brief, show};
 
 /// How long letters are hidden from others while they are looked at, at most: they are released at once.
 const LOOK: Duration = Duration::from_secs(30);
-/// How long they are hidden while they are put back.
-const REDRIVE: Duration = Duration::from_mins(5);
-/// Letters that are put back before more are taken.
-const AT_A_TIME: usize = 50;
 /// More than any dead-letter queue that a person looks through.
 const ALL: usize = 100_000;
 
@@ -92,52 +87,14 @@ pub async fn run(common: &Common, args: DlqArgs) -> anyhow::Result<Ended> {
         }
         Action::Redrive(RedriveArgs { jobs, .. }) => return redrive(common, &dead, jobs).await,
         Action::Purge { yes } => {
-            let count = client.queue_stats().await?.dead_letters.unwrap_or_default();
-            sure(yes, &format!("Delete every message of {} (about {count}), for good?", dead.url))?;
+            let count = client.queue_stats().await?.dead_letters;
+            let count = count.map_or_else(|| "however many".into(), |count| format!("about {count}"));
+            sure(yes, &format!("Delete every message of {} ({count}), for good?", dead.url))?;
             dead.purge().await?;
             eprintln!("{} is being emptied; SQS takes up to a minute", dead.url);
         }
     }
     Ok(Ended::Well)
-}
-
-/// Puts these back, or all where none are named.
-async fn redrive(common: &Common, dead: &DeadLetters<'_>, jobs: Vec<String>) -> anyhow::Result<Ended> {
-    let mut wanted: HashSet<String> = jobs.into_iter().collect();
-    let all = wanted.is_empty();
-    let (mut reports, mut kept, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
-    while all || !wanted.is_empty() {
-        let letters = dead.take(AT_A_TIME, REDRIVE).await?;
-        // the first ones come again where looking through all takes longer than they are hidden
-        let has_new = letters.iter().fold(false, |has_new, letter| seen.insert(letter.message_id.clone()) | has_new);
-        if !has_new {
-            kept.extend(letters);
-            break;
-        }
-        for letter in letters {
-            let named = wanted.remove(&letter.job_id) | wanted.remove(&letter.message_id);
-            if !all && !named {
-                kept.push(letter);
-                continue;
-            }
-            match dead.redrive(&letter).await {
-                Ok(()) => reports.push(JobReport::new(&letter.job_id, "SENT")),
-                Err(error) => {
-                    reports.push(JobReport::wrong(&letter.job_id, "NOT_SENT", "NotSent", error.to_string()));
-                    kept.push(letter);
-                }
-            }
-        }
-    }
-    dead.release(&kept).await;
-    let missing = wanted.iter().map(|id| {
-        let message = format!("there is none in {}; `dlq list` tells what is", dead.url);
-        JobReport::wrong(id, "NOT_SENT", "NotFound", message)
-    });
-    reports.extend(missing);
-    let jobs = Jobs(reports);
-    show(common.format, &jobs)?;
-    Ok(jobs.ended())
 }
 
 /// A line each.
@@ -147,7 +104,7 @@ struct Letters(Vec<DeadLetter>);
 
 impl Tabular for Letters {
     fn heads(&self) -> Vec<&'static str> {
-        vec!["JOB", "SENT", "CODE", "WHY", "BODY"]
+        vec!["JOB", "MESSAGE", "SENT", "CODE", "WHY", "BODY"]
     }
 
     fn rows(&self) -> Vec<Vec<String>> {
@@ -155,6 +112,7 @@ impl Tabular for Letters {
             let field = letter.error_field.as_ref().map(|field| format!("{field}: ")).unwrap_or_default();
             vec![
                 letter.job_id.clone(),
+                letter.message_id.clone(),
                 letter.sent_at.map(|time| format!("{time:.0}")).unwrap_or_default(),
                 letter.error_code.clone().unwrap_or_else(|| "moved by SQS".into()),
                 brief(&format!("{field}{}", letter.error_message.as_deref().unwrap_or_default())),

@@ -6,13 +6,16 @@ mod ask;
 mod common;
 mod dlq;
 mod duration;
+mod earlier;
 mod exit;
 mod explain;
 mod files;
+mod follow;
 mod jobs;
 mod manual;
 mod progress;
 mod queue;
+mod redrive;
 mod report;
 mod results;
 mod show;
@@ -21,16 +24,17 @@ mod status;
 mod submit;
 mod target;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, FromArgMatches as _};
 
 use crate::args::{Cli, Command};
 use crate::exit::Ended;
 
 /// The whole program.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = parse(std::env::args_os()).unwrap_or_else(|error| error.exit());
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return exit::failed(&anyhow::Error::from(error).context("cannot start")),
@@ -39,6 +43,14 @@ pub fn main() -> ExitCode {
         Ok(ended) => ended.code(),
         Err(error) => exit::failed(&error),
     }
+}
+
+fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    let mut command = Cli::command();
+    let matches = command.try_get_matches_from_mut(args)?;
+    let mut cli = Cli::from_arg_matches(&matches)?;
+    cli.common.settle(&matches, &mut command)?;
+    Ok(cli)
 }
 
 async fn run(cli: Cli) -> anyhow::Result<Ended> {

@@ -85,7 +85,11 @@ impl Tabular for Depth {
     fn rows(&self) -> Vec<Vec<String>> {
         let queue = &self.queue;
         let oldest = self.oldest_seconds.map_or_else(|| "unknown".into(), |seconds| format!("{seconds}s"));
-        let dead = queue.dead_letters.map_or_else(|| "no such queue".into(), |count| count.to_string());
+        let dead = match (&queue.dead_letter_url, queue.dead_letters) {
+            (None, _) => "no such queue".into(),
+            (_, None) => "unknown".into(),
+            (_, Some(count)) => count.to_string(),
+        };
         let counts = [queue.visible, queue.in_flight, queue.delayed].map(|count| count.to_string());
         vec![counts.into_iter().chain([oldest, dead, queue.url.clone()]).collect()]
     }

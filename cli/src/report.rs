@@ -11,7 +11,7 @@ use crate::show::{Tabular, brief};
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct JobReport {
     pub job_id: String,
-    /// `SENT`, `NOT_SENT`, `PENDING` (no record yet), or as the record has it.
+    /// `SENT`, `NOT_SENT`, `PENDING` (no record yet), `UNKNOWN` (its record cannot be read), or as the record has it.
     pub status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message_id: Option<String>,

@@ -3,17 +3,14 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use futures::{StreamExt as _, TryStreamExt as _};
-use millrace_api::{JobStatus, ResultRecord};
+use futures::StreamExt as _;
 
 use crate::common::Common;
 use crate::exit::Ended;
-use crate::report::{JobReport, Jobs};
+use crate::report::Jobs;
 use crate::show::show;
+use crate::status::Found;
 use crate::{files, status};
-
-/// Downloads at a time.
-const AT_ONCE: usize = 8;
 
 /// Download the results of jobs that are done
 #[derive(Debug, Args)]
@@ -31,18 +28,14 @@ pub async fn run(common: &Common, args: ResultsArgs) -> anyhow::Result<Ended> {
     files::folder(&args.output)?;
     let client = common.target().await?.client;
     let (client, folder) = (&client, args.output.as_path());
-    let save = |(id, record): (String, Option<ResultRecord>)| async move {
-        let report: JobReport = status::report(&id, record.as_ref());
-        match record.filter(|record| record.status == JobStatus::Completed) {
-            None => anyhow::Ok(report),
-            Some(record) => {
-                let files = files::save(client, &record, folder).await?;
-                Ok(JobReport { files: files.iter().map(|file| file.display().to_string()).collect(), ..report })
-            }
+    let save = |(id, found): (String, Found)| async move {
+        match found {
+            Ok(Some(record)) => files::fetched(client, &record, Some(folder)).await,
+            found => status::report(&id, &found),
         }
     };
     let found = status::of(client, &args.jobs).await?;
-    let jobs = Jobs(futures::stream::iter(found).map(save).buffered(AT_ONCE).try_collect().await?);
+    let jobs = Jobs(futures::stream::iter(found).map(save).buffered(files::AT_ONCE).collect().await);
     show(common.format, &jobs)?;
     Ok(jobs.ended())
 }

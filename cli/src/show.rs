@@ -1,6 +1,6 @@
 //! How answers are written: tables for people, JSON and YAML for programs.
 
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 
 use anyhow::Context as _;
 use clap::ValueEnum;
@@ -25,26 +25,37 @@ pub trait Tabular {
 /// Writes an answer to standard output.
 pub fn show<T: Serialize + Tabular>(format: Format, answer: &T) -> anyhow::Result<()> {
     let text = match format {
-        Format::Table => table(&answer.heads(), &answer.rows()),
+        Format::Table => {
+            let rows = answer.rows();
+            if rows.is_empty() {
+                eprintln!("there is nothing to show");
+            }
+            table(&answer.heads(), &rows)
+        }
         Format::Json => format!("{}\n", serde_json::to_string_pretty(answer)?),
         Format::Yaml => serde_saphyr::to_string(answer)?,
     };
     write(&text)
 }
 
-/// Writes to standard output.
+/// Writes to standard output. Whoever has read enough of it and closed it is content.
 pub fn write(text: &str) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("cannot write to standard output")
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("cannot write to standard output"),
+    }
 }
 
-/// Columns as wide as their widest cell, three spaces apart, as kubectl has them.
+/// Columns as wide as their widest cell, three spaces apart, as kubectl has them. What would command a terminal is not
+/// passed on to it: a cell may be anybody's text.
 pub fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
     if rows.is_empty() {
         return String::new();
     }
     let heads: Vec<String> = heads.iter().map(|head| (*head).to_owned()).collect();
-    let all: Vec<&Vec<String>> = std::iter::once(&heads).chain(rows).collect();
+    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| harmless(cell)).collect()).collect();
+    let all: Vec<&Vec<String>> = std::iter::once(&heads).chain(&rows).collect();
     let width = |column: usize| all.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
     let widths: Vec<usize> = (0..heads.len()).map(|column| width(column).unwrap_or_default()).collect();
     let line = |row: &Vec<String>| {
@@ -52,6 +63,10 @@ pub fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
         cells.collect::<Vec<_>>().join("   ").trim_end().to_owned() + "\n"
     };
     all.into_iter().map(line).collect()
+}
+
+fn harmless(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && !matches!(c, '\n' | '\t') { '\u{FFFD}' } else { c }).collect()
 }
 
 /// A text in one line that is not too long for a table.
@@ -74,6 +89,7 @@ mod tests {
         let rows = [vec!["a".to_owned(), "FAILED".into()], vec!["bär-17".into(), String::new()]];
         assert_eq!(table(&["JOB", "STATUS"], &rows), "JOB      STATUS\na        FAILED\nbär-17\n");
         assert_eq!(table(&["JOB"], &[]), "");
+        assert_eq!(table(&["BODY"], &[vec!["\u{1b}[2Jx\ny".to_owned()]]), "BODY\n\u{FFFD}[2Jx\ny\n");
     }
 
     #[test]

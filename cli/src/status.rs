@@ -1,10 +1,11 @@
 //! `status`: how jobs stand, by their records.
 
 use clap::Args;
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::StreamExt as _;
 use millrace_api::{JobStatus, ResultRecord};
-use millrace_client::Client;
+use millrace_client::{Client, Error};
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::common::Common;
 use crate::exit::Ended;
@@ -36,31 +37,47 @@ pub async fn run(common: &Common, args: StatusArgs) -> anyhow::Result<Ended> {
         show(common.format, &events)?;
         return Ok(events.ended());
     }
-    let jobs =
-        Jobs(of(&client, &args.jobs).await?.into_iter().map(|(id, record)| report(&id, record.as_ref())).collect());
+    let jobs = Jobs(of(&client, &args.jobs).await?.into_iter().map(|(id, found)| report(&id, &found)).collect());
     show(common.format, &jobs)?;
     Ok(jobs.ended())
 }
 
-/// The records of these jobs, in their order.
-pub async fn of(client: &Client, ids: &[String]) -> anyhow::Result<Vec<(String, Option<ResultRecord>)>> {
+/// A job's record, if it has one that can be read.
+pub type Found = Result<Option<ResultRecord>, Error>;
+
+/// The records of these jobs, in their order; an error where none of them can be read.
+pub async fn of(client: &Client, ids: &[String]) -> anyhow::Result<Vec<(String, Found)>> {
     let ask = |id: String| async move {
-        let record = client.record(&id).await?;
-        anyhow::Ok((id, record))
+        let found = client.record(&id).await;
+        (id, found)
     };
-    futures::stream::iter(ids.to_vec()).map(ask).buffered(AT_ONCE).try_collect().await
+    let all: Vec<(String, Found)> = futures::stream::iter(ids.to_vec()).map(ask).buffered(AT_ONCE).collect().await;
+    match all.first() {
+        Some((_, Err(error))) if all.iter().all(|(_, found)| found.is_err()) => Err(error.clone().into()),
+        _ => Ok(all),
+    }
 }
 
 /// What is told of a job.
-pub fn report(id: &str, record: Option<&ResultRecord>) -> JobReport {
-    record.map_or_else(|| JobReport::new(id, "PENDING"), JobReport::from)
+pub fn report(id: &str, found: &Found) -> JobReport {
+    match found {
+        Ok(Some(record)) => JobReport::from(record),
+        Ok(None) => JobReport::new(id, "PENDING"),
+        Err(error) => JobReport::wrong(id, "UNKNOWN", "Record", error.to_string()),
+    }
 }
 
 async fn records_of(client: &Client, entity: &str) -> anyhow::Result<Vec<ResultRecord>> {
     let names = client.record_names(&format!("{entity}-")).await?;
     let ids: Vec<String> = names.into_iter().filter(|name| !name.contains('~')).collect();
-    let found = of(client, &ids).await?;
-    Ok(found.into_iter().filter_map(|(_, record)| record).collect())
+    let mut records = Vec::new();
+    for (_, found) in of(client, &ids).await? {
+        match found {
+            Ok(record) => records.extend(record),
+            Err(error) => eprintln!("not counted: {error}"),
+        }
+    }
+    Ok(records)
 }
 
 /// The events of one entity, the oldest first.
@@ -103,21 +120,33 @@ impl Tabular for Events {
 /// Counts the tasks of `entity` by the event that they belong to. EXPIRED and CANCELLED count as failed: they are not done.
 fn events(entity: &str, records: &[ResultRecord]) -> Events {
     let mut events: Vec<Event> = Vec::new();
-    for record in records.iter().filter(|record| record.metadata.get("entity_id").is_some_and(|own| own == entity)) {
-        let timestamp = record.metadata.get("timestamp").and_then(|t| t.as_str()).unwrap_or_default();
-        let total = record.metadata.get("total_tasks").and_then(serde_json::Value::as_u64).unwrap_or_default();
+    for record in records.iter().filter(|record| word(record, "entity_id").is_some_and(|own| own == entity)) {
+        let timestamp = word(record, "timestamp").unwrap_or_default();
+        let total = record.metadata.get("total_tasks").and_then(Value::as_u64).unwrap_or_default();
         let place = events.iter().position(|event| event.timestamp == timestamp).unwrap_or_else(|| {
-            events.push(Event { timestamp: timestamp.into(), completed: 0, failed: 0, total });
+            events.push(Event { timestamp, completed: 0, failed: 0, total });
             events.len() - 1
         });
+        let event = &mut events[place];
+        // a producer that sent only the rest again counted only that
+        event.total = event.total.max(total);
         if record.status == JobStatus::Completed {
-            events[place].completed += 1;
+            event.completed += 1;
         } else {
-            events[place].failed += 1;
+            event.failed += 1;
         }
     }
     events.sort_by(|a, b| a.timestamp.cmp(&b.timestamp));
     Events(events)
+}
+
+/// What a task envelope says, which may be a text or a number.
+fn word(record: &ResultRecord, key: &str) -> Option<String> {
+    match record.metadata.get(key)? {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -127,12 +156,16 @@ mod tests {
     use super::*;
 
     fn record(entity: &str, timestamp: &str, status: &str) -> ResultRecord {
+        record_of(&json!({ "entity_id": entity, "timestamp": timestamp, "total_tasks": 2 }), status)
+    }
+
+    fn record_of(metadata: &Value, status: &str) -> ResultRecord {
         serde_json::from_value(json!({
             "job_id": "j", "message_id": "m", "status": status, "consumer": "a/b", "attempt": 1, "worker": "w",
             "model": { "task": "Echo" }, "input_sha256": "h", "form": "task_envelope",
             "timings": { "queued_seconds": 0.0, "waited_seconds": 0.0, "inference_seconds": 0.0, "upload_seconds": 0.0, "total_seconds": 0.0 },
             "started_at": "", "finished_at": "",
-            "metadata": { "entity_id": entity, "timestamp": timestamp, "total_tasks": 2 },
+            "metadata": metadata,
         }))
         .unwrap()
     }
@@ -151,5 +184,16 @@ mod tests {
         assert_eq!(events, [event("t1", 1, 1), event("t2", 1, 0)]);
         assert_eq!(Events(events).ended(), Ended::NotYet);
         assert_eq!(super::events("user-1", &records[1..3]).ended(), Ended::JobsFailed);
+    }
+
+    #[test]
+    fn numbers_are_as_good_as_texts_and_the_largest_total_counts() {
+        let task = |timestamp: u64, total: u64| {
+            let metadata = json!({ "entity_id": 17, "timestamp": timestamp, "total_tasks": total });
+            record_of(&metadata, "COMPLETED")
+        };
+        let Events(events) = events("17", &[task(1, 1), task(1, 13), task(2, 1)]);
+        let event = |t: &str, completed, total| Event { timestamp: t.into(), completed, failed: 0, total };
+        assert_eq!(events, [event("1", 2, 13), event("2", 1, 1)]);
     }
 }

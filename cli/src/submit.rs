@@ -6,20 +6,18 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use clap::Args;
 use futures::StreamExt as _;
-use millrace_api::{JobStatus, ResultRecord};
-use millrace_client::{Client, Error, Job, Patience, Sent};
+use millrace_client::{Client, Consumer, Error, Job, Patience, Sent, is_traceparent};
 
 use crate::common::Common;
 use crate::exit::Ended;
+use crate::jobs::Given;
 use crate::report::{JobReport, Jobs};
 use crate::show::{Format, show};
 use crate::state::State;
-use crate::{duration, files, jobs, progress};
+use crate::{duration, earlier, files, follow, jobs, progress};
 
 /// A table has no more rows than this; of more jobs it shows those that did not end well.
 const MOST_ROWS: usize = 20;
-/// Failures of an earlier run that are looked for at a time.
-const LOOKS: usize = 64;
 
 /// Send jobs: one on the command line, or a file with one a line
 ///
@@ -53,8 +51,8 @@ pub struct SubmitArgs {
     /// Message group, on a FIFO queue
     #[arg(long)]
     group: Option<String>,
-    /// The trace that the jobs belong to (W3C)
-    #[arg(long, env = "TRACEPARENT")]
+    /// The trace that the jobs belong to (W3C); by default the environment's TRACEPARENT, where that is one
+    #[arg(long)]
     traceparent: Option<String>,
     /// Wait until they have ended
     #[arg(short, long)]
@@ -74,35 +72,42 @@ pub struct SubmitArgs {
 }
 
 impl SubmitArgs {
-    fn jobs(&self) -> anyhow::Result<Vec<Job>> {
+    fn given(&self) -> anyhow::Result<Vec<Given>> {
+        let single = |job, place: &str| vec![Given { job, place: place.into() }];
         let mut list = match (&self.prompt, &self.input, &self.file) {
-            (Some(prompt), _, _) => vec![Job::text(prompt)],
-            (_, Some(input), _) => vec![jobs::parse(input).context("--input")?],
+            (Some(prompt), _, _) => single(Job::text(prompt), "--prompt"),
+            (_, Some(input), _) => single(jobs::parse(input).context("--input")?, "--input"),
             (_, _, Some(file)) => jobs::read(file)?,
             (None, None, None) => Vec::new(),
         };
         if self.file.is_some() {
             jobs::name(&mut list, &self.id_prefix)?;
         }
-        for job in &mut list {
+        // a malformed one of the environment is none, as it is to a worker
+        let around = || std::env::var("TRACEPARENT").ok().filter(|context| is_traceparent(context));
+        let trace = self.traceparent.clone().or_else(around);
+        for Given { job, .. } in &mut list {
             if self.file.is_none() {
                 // asked for once more by hand, it is meant to be computed once more
                 let id = self.job_id.clone().or(job.id.take());
                 job.id = Some(id.unwrap_or_else(random_id));
+                job.attempt = Some(random_id());
             }
             if job.priority == 0 {
                 job.priority = self.priority;
             }
             job.delay = self.delay.unwrap_or_default();
             job.group.clone_from(&self.group);
-            job.traceparent.clone_from(&self.traceparent);
+            job.traceparent.clone_from(&trace);
         }
         Ok(list)
     }
 
-    fn state(&self, consumer: &str) -> anyhow::Result<Option<State>> {
+    fn state(&self, consumer: &Consumer) -> anyhow::Result<Option<State>> {
         match &self.file {
-            Some(file) if !self.no_state && file.as_os_str() != "-" => State::open(file, consumer).map(Some),
+            Some(file) if !self.no_state && file.as_os_str() != "-" => {
+                State::open(file, &consumer.name.to_string(), &consumer.queue.url).map(Some)
+            }
             _ => Ok(None),
         }
     }
@@ -117,56 +122,45 @@ type Places = Vec<Result<Sent, Error>>;
 
 /// Runs the command.
 pub async fn run(common: &Common, args: SubmitArgs) -> anyhow::Result<Ended> {
-    let jobs = args.jobs()?;
+    let mut given = args.given()?;
     let client = common.target().await?.client;
     if let Some(folder) = &args.output {
         files::folder(folder)?;
     }
-    let mut state = args.state(&client.consumer().name.to_string())?;
-    let known = known(&client, &jobs, state.as_ref(), args.retry_failed).await?;
-    let ids: Vec<String> = jobs.iter().map(Job::id).collect();
+    let mut state = args.state(client.consumer())?;
+    let mut known = earlier::sent(&given, state.as_ref())?;
+    if args.retry_failed {
+        earlier::retry_failed(&client, &mut given, &mut known).await?;
+    }
+    let left = given.iter().zip(&known).filter(|(_, sent)| sent.is_none());
+    jobs::check(&client, left.map(|(given, _)| given))?;
+    let ids: Vec<String> = given.iter().map(|given| given.job.id()).collect();
     let skipped = known.iter().flatten().count();
-    let places = send(&client, jobs, known, state.as_mut()).await?;
+    let places = send(&client, given, known, state.as_mut()).await?;
     if skipped > 0 {
         eprintln!("{skipped} of {} were sent before and are not sent again", places.len());
     }
-    let reports = if args.wait || args.output.is_some() {
-        see_through(&client, &ids, places, &args).await
-    } else {
-        places.into_iter().zip(&ids).map(|(place, id)| told(place, id)).collect()
-    };
-    answer(common.format, Jobs(reports))
-}
-
-/// Those that an earlier run sent, by their places.
-async fn known(client: &Client, jobs: &[Job], state: Option<&State>, retry: bool) -> anyhow::Result<Vec<Option<Sent>>> {
-    let earlier = |job: &Job| Some(state?.get(&job.key_id().ok()?)?.clone());
-    let known: Vec<Option<Sent>> = jobs.iter().map(earlier).collect();
-    if !retry {
-        return Ok(known);
+    let mut reports: Vec<JobReport> = places.iter().zip(&ids).map(|(place, id)| told(place, id)).collect();
+    if args.wait || args.output.is_some() {
+        let sent = places.into_iter().enumerate().filter_map(|(place, sent)| Some((place, sent.ok()?))).collect();
+        let patience = Patience::of(args.timeout);
+        follow::see_through(&client, sent, patience, args.output.as_deref(), &mut reports).await;
     }
-    let look = |sent: Option<Sent>| async move {
-        let Some(sent) = sent else { return Ok(None) };
-        let failed = client.look(&sent).await?.is_some_and(|record| record.status == JobStatus::Failed);
-        Ok::<_, Error>((!failed).then_some(sent))
-    };
-    let looked: Vec<Result<Option<Sent>, Error>> =
-        futures::stream::iter(known).map(look).buffered(LOOKS).collect().await;
-    Ok(looked.into_iter().collect::<Result<_, _>>()?)
+    answer(common.format, Jobs(reports))
 }
 
 /// Sends what is not known yet.
 async fn send(
     client: &Client,
-    jobs: Vec<Job>,
+    given: Vec<Given>,
     known: Vec<Option<Sent>>,
     mut state: Option<&mut State>,
 ) -> anyhow::Result<Places> {
     let mut places: Vec<Option<Result<Sent, Error>>> = known.into_iter().map(|sent| sent.map(Ok)).collect();
     let rest: Vec<usize> = (0..places.len()).filter(|place| places[*place].is_none()).collect();
     let bar = progress::bar(rest.len(), "sending");
-    let left = jobs.into_iter().enumerate().filter(|(place, _)| places[*place].is_none()).map(|(_, job)| job);
-    let left: Vec<Job> = left.collect();
+    let left = given.into_iter().enumerate().filter(|(place, _)| places[*place].is_none());
+    let left: Vec<Job> = left.map(|(_, given)| given.job).collect();
     let mut outcomes = std::pin::pin!(client.send_all(left).await);
     while let Some(outcome) = outcomes.next().await {
         if let (Ok(sent), Some(state)) = (&outcome.result, state.as_deref_mut()) {
@@ -185,46 +179,10 @@ fn first_error(places: &Places) -> String {
     places.iter().find_map(|place| place.as_ref().err()).map(ToString::to_string).unwrap_or_default()
 }
 
-fn told(place: Result<Sent, Error>, id: &str) -> JobReport {
+fn told(place: &Result<Sent, Error>, id: &str) -> JobReport {
     match place {
-        Ok(sent) => JobReport { message_id: Some(sent.message_id), ..JobReport::new(sent.job_id, "SENT") },
+        Ok(sent) => JobReport { message_id: Some(sent.message_id.clone()), ..JobReport::new(&sent.job_id, "SENT") },
         Err(error) => JobReport::wrong(id, "NOT_SENT", "NotSent", error.to_string()),
-    }
-}
-
-/// Waits for all that were sent, downloads what they made, and tells of each.
-async fn see_through(client: &Client, ids: &[String], places: Places, args: &SubmitArgs) -> Vec<JobReport> {
-    let mut reports: Vec<JobReport> = places.iter().cloned().zip(ids).map(|(place, id)| told(place, id)).collect();
-    let waiting: Vec<(usize, Sent)> =
-        places.into_iter().enumerate().filter_map(|(place, sent)| Some((place, sent.ok()?))).collect();
-    let bar = progress::bar(waiting.len(), "waiting");
-    let sent = waiting.iter().map(|(_, sent)| sent.clone()).collect();
-    let mut ends = std::pin::pin!(client.wait_all(sent, Patience::of(args.timeout)));
-    while let Some((index, end)) = ends.next().await {
-        let (place, sent) = &waiting[index];
-        reports[*place] = match end {
-            Ok(record) => saved(client, &record, args).await,
-            Err(error @ Error::NoResult { .. }) => {
-                JobReport::wrong(&sent.job_id, "PENDING", "NoResult", error.to_string())
-            }
-            Err(error) => JobReport::wrong(&sent.job_id, "SENT", "NoResult", error.to_string()),
-        };
-        bar.inc(1);
-    }
-    bar.finish_and_clear();
-    reports
-}
-
-/// A job's report, with the files that it was downloaded to.
-async fn saved(client: &Client, record: &ResultRecord, args: &SubmitArgs) -> JobReport {
-    let report = JobReport::from(record);
-    let Some(folder) = args.output.as_deref().filter(|_| record.status == JobStatus::Completed) else { return report };
-    match files::save(client, record, folder).await {
-        Ok(files) => JobReport { files: files.iter().map(|file| file.display().to_string()).collect(), ..report },
-        Err(error) => {
-            let wrong = JobReport::wrong(&record.job_id, report.status, "Download", format!("{error:#}"));
-            JobReport { error: wrong.error, ..report }
-        }
     }
 }
 
@@ -240,6 +198,9 @@ fn answer(format: Format, jobs: Jobs) -> anyhow::Result<Ended> {
     statuses.dedup();
     let counts = statuses.iter().map(|status| format!("{} {status}", count(status)));
     eprintln!("{all} jobs: {}", counts.collect::<Vec<_>>().join(", "));
-    show(format, &Jobs(jobs.0.into_iter().filter(|job| job.ended() != Ended::Well).collect()))?;
+    let rest: Vec<JobReport> = jobs.0.into_iter().filter(|job| job.ended() != Ended::Well).collect();
+    if !rest.is_empty() {
+        show(format, &Jobs(rest))?;
+    }
     Ok(ended)
 }

@@ -1,6 +1,8 @@
 //! One event becomes many independent tasks on a FIFO queue: a group for each entity and kind of task, whose order is
 //! kept, while groups run side by side.
 
+use std::collections::HashSet;
+
 use futures::StreamExt as _;
 use millrace_api::{MAX_JOB_ID, encode_job_id, is_fifo};
 use serde_json::{Map, Value, json};
@@ -8,6 +10,7 @@ use serde_json::{Map, Value, json};
 use crate::check::check_input;
 use crate::client::Client;
 use crate::error::Error;
+use crate::fifo::is_group;
 use crate::invalid::InvalidJob;
 use crate::job::Job;
 use crate::letter::{Attribute, Letter};
@@ -43,7 +46,7 @@ pub struct FanOut {
     pub timestamp: String,
     /// Given back in each record.
     pub metadata: Map<String, Value>,
-    /// Each task's name, and its input.
+    /// Each task's name, which no other has, and its input.
     pub tasks: Vec<(String, Value)>,
 }
 
@@ -52,7 +55,8 @@ pub struct FanOut {
 pub struct FanOutReport {
     /// The tasks that SQS has, by their places.
     pub sent: Vec<(usize, Sent)>,
-    /// Those that it has not: give them again, with the same timestamp.
+    /// Those that it has not. Give the whole event again: what SQS or a record has is not done twice, and each task tells
+    /// how many the event has.
     pub not_sent: Vec<(usize, Error)>,
 }
 
@@ -62,6 +66,11 @@ impl Client {
         if !is_fifo(&self.consumer.queue.url) {
             let message = "a fan-out needs a FIFO queue, whose name ends in .fifo: groups and their order are its own";
             return Err(InvalidJob::new("queue.url", message).into());
+        }
+        let mut names = HashSet::new();
+        if let Some((twice, _)) = event.tasks.iter().find(|(name, _)| !names.insert(name)) {
+            let message = format!("{twice} comes twice in the event; a job's id is made of it, so give each another");
+            return Err(InvalidJob::new("task_name", message).into());
         }
         let letters = event.tasks.iter().enumerate().map(|(index, task)| (index, self.task_letter(event, task)));
         let mut report = FanOutReport::default();
@@ -84,8 +93,7 @@ impl Client {
         }
         let job_id = encode_job_id(&format!("{}-{name}-{}", event.entity_id, event.timestamp));
         let group = format!("{}-{name}", event.entity_id);
-        // SQS takes 128 letters, digits and punctuation marks of ASCII as a group
-        if job_id.len() > MAX_JOB_ID || group.len() > 128 || !group.bytes().all(|b| b.is_ascii_graphic()) {
+        if job_id.len() > MAX_JOB_ID || !is_group(&group) {
             let message =
                 "entity_id and task_name make a message group: 127 printable ASCII characters together, no spaces";
             return Err(InvalidJob::new("entity_id", message));

@@ -6,12 +6,13 @@ use aws_sdk_sqs::error::BuildError;
 use aws_sdk_sqs::types::{MessageAttributeValue, SendMessageBatchRequestEntry};
 use millrace_api::{BodyFormat, JOB_ID_ATTRIBUTE, is_fifo};
 use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha256};
 
 use crate::check::check_input;
 use crate::consumer::Consumer;
+use crate::fifo::{deduplication, digest, group};
 use crate::invalid::InvalidJob;
 use crate::job::{Input, Job};
+use crate::trace::is_traceparent;
 
 /// Most bytes of a message and of a batch of them, attributes included.
 pub(crate) const MAX_MESSAGE: usize = 1 << 20;
@@ -37,6 +38,8 @@ pub(crate) struct Letter {
     pub input_sha256: String,
     pub body: String,
     pub attributes: Vec<Attribute>,
+    /// As the job has it.
+    pub attempt: Option<String>,
     delay: Duration,
     group: Option<String>,
     deduplication: Option<String>,
@@ -78,7 +81,12 @@ impl Letter {
         let job_id = job.key_id()?;
         let mut attributes = Vec::new();
         if let Some(context) = &job.traceparent {
-            attributes.push(Attribute::text(TRACEPARENT, traceparent(context)?));
+            // a malformed one would be dropped without a word
+            if !is_traceparent(context) {
+                let message = "must be as W3C writes it: 00-{32 hex digits}-{16 hex digits}-01";
+                return Err(InvalidJob::new(TRACEPARENT, message));
+            }
+            attributes.push(Attribute::text(TRACEPARENT, context));
         }
         let body = if consumer.queue.body_format == BodyFormat::Text {
             attributes.push(Attribute::text(JOB_ID_ATTRIBUTE, job.id()));
@@ -90,23 +98,32 @@ impl Letter {
             let message = format!("has {} bytes as a message; {MAX_BODY} at most, in S3 too", body.len());
             return Err(InvalidJob::new("job", message));
         }
-        let group = job.group.clone().or_else(|| fifo.then(|| job_id.clone()));
         Ok(Self {
-            deduplication: fifo.then(|| digest(&body)),
+            group: group(job, &job_id, fifo)?,
+            deduplication: fifo.then(|| deduplication(&job_id, job.attempt.as_deref(), &body)),
             input_sha256: job.input_sha256(),
+            attempt: job.attempt.clone(),
             delay: job.delay,
             job_id,
             body,
             attributes,
-            group,
         })
     }
 
     /// A message whose form is not an envelope, for a FIFO queue's `group`.
     pub fn in_group(job_id: String, input_sha256: String, body: String, group: String, told: Vec<Attribute>) -> Self {
-        let deduplication = Some(digest(&body));
+        let deduplication = Some(deduplication(&job_id, None, &body));
         let group = Some(group);
-        Self { job_id, input_sha256, body, attributes: told, delay: Duration::ZERO, group, deduplication }
+        Self {
+            job_id,
+            input_sha256,
+            body,
+            attributes: told,
+            attempt: None,
+            delay: Duration::ZERO,
+            group,
+            deduplication,
+        }
     }
 
     /// What SQS counts towards its limits.
@@ -181,22 +198,6 @@ fn bare(job: &Job) -> Result<String, InvalidJob> {
         Input::One(Value::String(text)) => Ok(text.clone()),
         _ => Err(InvalidJob::new("input", why)),
     }
-}
-
-/// `00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01`: a malformed one would be dropped without a word.
-fn traceparent(context: &str) -> Result<String, InvalidJob> {
-    let parts: Vec<&str> = context.split('-').collect();
-    let hex =
-        |text: &&str, length| text.len() == length && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    let id = |text: &&str, length| hex(text, length) && text.bytes().any(|b| b != b'0');
-    let good = matches!(parts.as_slice(), [version, trace, span, flags]
-        if *version == "00" && id(trace, 32) && id(span, 16) && hex(flags, 2));
-    let wrong = || InvalidJob::new(TRACEPARENT, "must be as W3C writes it: 00-{32 hex digits}-{16 hex digits}-01");
-    good.then(|| context.to_owned()).ok_or_else(wrong)
-}
-
-fn digest(text: &str) -> String {
-    hex::encode(Sha256::digest(text))
 }
 
 #[cfg(test)]

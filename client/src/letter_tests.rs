@@ -119,6 +119,31 @@ fn on_a_fifo_queue_a_repeat_is_the_same_message() {
 }
 
 #[test]
+fn another_job_or_attempt_is_not_a_repeat() {
+    for format in ["Text", "Auto"] {
+        let queue = format!("{{url: 'https://sqs.us-east-1.amazonaws.com/1/q.fifo', bodyFormat: {format}}}");
+        let config = config(&queue);
+        let id = |id: &str, attempt: Option<&str>| {
+            let job = Job { id: Some(id.into()), attempt: attempt.map(Into::into), ..Job::text("the same text") };
+            letter(&job, &config.worker).unwrap().deduplication.unwrap()
+        };
+        assert_ne!(id("x", None), id("x-2", None), "{format}");
+        assert_ne!(id("x", None), id("x", Some("m1")), "{format}");
+        assert_eq!(id("x", Some("m1")), id("x", Some("m1")), "{format}");
+    }
+}
+
+#[test]
+fn a_job_id_that_is_too_long_for_a_group_has_one_all_the_same() {
+    let config = config("{url: 'https://sqs.us-east-1.amazonaws.com/1/q.fifo'}");
+    let groups = ["a", "b"].map(|end| {
+        let job = Job { id: Some("x".repeat(200) + end), ..Job::text("x") };
+        letter(&job, &config.worker).unwrap().group.unwrap()
+    });
+    assert!(groups.iter().all(|group| group.len() <= 128) && groups[0] != groups[1], "{groups:?}");
+}
+
+#[test]
 fn what_a_worker_or_sqs_would_refuse_is_named() {
     let minute = Duration::from_mins(1);
     let url = "url: 'https://sqs.us-east-1.amazonaws.com/1/q";
@@ -135,6 +160,8 @@ fn what_a_worker_or_sqs_would_refuse_is_named() {
         (&plain, Job { delay: 16 * minute, ..x() }, "delay"),
         (&fifo, Job { delay: minute, ..x() }, "delay"),
         (&plain, Job { traceparent: Some("00-a-b-01".into()), ..x() }, "traceparent"),
+        (&fifo, Job { group: Some("my group".into()), ..x() }, "group"),
+        (&plain, Job { group: Some("x".repeat(129)), ..x() }, "group"),
         (&plain, Job::text("x".repeat(MAX_BODY)), "job"),
         (&mapped, x(), "queue.mapping.input"),
     ];

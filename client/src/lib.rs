@@ -16,22 +16,27 @@
 //! # }
 //! ```
 //!
-//! A job reads as the modules: `job` → `check` → `letter` → `batch` → `send`; its result as `wait` → `record`.
+//! A job reads as the modules: `job` → `check` → `letter` → `batch` → `send` → `post`; its result as `wait` → `look` → `record`.
 
 mod batch;
 mod check;
 mod client;
 mod consumer;
 mod dead_letters;
+mod download;
 mod error;
 mod fan_out;
+mod fifo;
 mod invalid;
 mod job;
 mod letter;
+mod look;
+mod post;
 mod queue;
 mod record;
 mod redrive;
 mod send;
+mod trace;
 mod wait;
 
 pub use client::{Client, connect_sqs};
@@ -43,4 +48,5 @@ pub use invalid::InvalidJob;
 pub use job::{Input, Job};
 pub use queue::{QueuePlan, QueueStats};
 pub use send::{Outcome, Sent};
+pub use trace::is_traceparent;
 pub use wait::Patience;

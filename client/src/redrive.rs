@@ -12,24 +12,19 @@ use crate::dead_letters::{DeadLetter, DeadLetters, ERROR_ATTRIBUTES};
 use crate::error::{Error, Trouble};
 use crate::queue::queue_arn;
 
-/// How often a message is tried.
+/// How often a message is sent, and deleted, at most.
 const ATTEMPTS: u32 = 5;
 
 impl DeadLetters<'_> {
     /// Sends a message to the queue again, then deletes it here. Its job id stays: where the message does not tell it, it
     /// goes along as an attribute. Between the two a crash leaves it in both; its job is computed once all the same.
     pub async fn redrive(&self, letter: &DeadLetter) -> Result<(), Error> {
-        let mut pause = Duration::from_millis(200);
-        for attempt in 1.. {
-            match self.send_back(letter).await {
-                Ok(()) => break,
-                Err(error) if attempt < ATTEMPTS && error.trouble().is_some_and(Trouble::passes) => {
-                    tokio::time::sleep(pause).await;
-                    pause *= 2;
-                }
-                Err(error) => return Err(error),
-            }
-        }
+        patiently(async || self.send_back(letter).await).await?;
+        let deleted = patiently(async || self.delete(letter).await).await;
+        deleted.map_err(|cause| Error::NotDeleted { cause: Box::new(cause) })
+    }
+
+    async fn delete(&self, letter: &DeadLetter) -> Result<(), Error> {
         let delete = self.client.sqs.delete_message().queue_url(&self.url).receipt_handle(&letter.handle);
         delete.send().await.map(|_| ()).map_err(|e| Error::aws("sqs:DeleteMessage", &self.url, &e))
     }
@@ -67,4 +62,19 @@ impl DeadLetters<'_> {
         let task = call.send().await.map_err(|e| Error::aws("sqs:StartMessageMoveTask", source, &e))?;
         Ok(task.task_handle.unwrap_or_default())
     }
+}
+
+/// Tries again what meets trouble that passes.
+async fn patiently(call: impl AsyncFn() -> Result<(), Error>) -> Result<(), Error> {
+    let mut pause = Duration::from_millis(200);
+    for _ in 1..ATTEMPTS {
+        match call().await {
+            Err(error) if error.trouble().is_some_and(Trouble::passes) => {
+                tokio::time::sleep(pause).await;
+                pause *= 2;
+            }
+            done => return done,
+        }
+    }
+    call().await
 }

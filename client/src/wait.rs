@@ -1,6 +1,6 @@
 //! Waits for jobs by their records in S3, with growing pauses.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, Stream};
@@ -10,11 +10,12 @@ use tokio::time::Instant;
 
 use crate::client::Client;
 use crate::error::{Error, Trouble};
+use crate::look::Look;
 use crate::send::Sent;
 
 /// Records that are asked for at a time.
 const AT_ONCE: usize = 64;
-/// However many wait, S3 is asked no more often in a second.
+/// However many wait, S3 is asked no more often in a second once pauses have grown.
 const ASKS_A_SECOND: u32 = 400;
 
 /// How long a result is waited for, and how often it is looked for.
@@ -26,50 +27,90 @@ pub struct Patience {
     pub first: Duration,
     /// Longest pause.
     pub longest: Duration,
+    /// Given up, with the error, when S3 has given no good answer for so long.
+    pub silence: Duration,
 }
 
 impl Patience {
-    /// With pauses from a quarter of a second to five.
+    /// With pauses from a quarter of a second to five, and a minute of silence.
     pub fn of(timeout: Duration) -> Self {
-        Self { timeout, first: Duration::from_millis(250), longest: Duration::from_secs(5) }
+        Self {
+            timeout,
+            first: Duration::from_millis(250),
+            longest: Duration::from_secs(5),
+            silence: Duration::from_mins(1),
+        }
     }
 }
 
-/// What a record says of a job that was sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Says {
-    /// How it ended.
-    Ended,
-    /// How an earlier attempt ended; this one is still to come.
-    NotYet,
-    /// How another job of the same id ended: this one's lies beside it.
-    Anothers,
+/// What all share that are waited for together.
+#[derive(Debug)]
+struct Together {
+    turns: Semaphore,
+    /// Since when S3 has given none of them a good answer.
+    silent: Mutex<Option<Instant>>,
+}
+
+impl Together {
+    fn new(turns: usize) -> Self {
+        Self { turns: Semaphore::new(turns), silent: Mutex::default() }
+    }
+
+    async fn look(&self, client: &Client, sent: &Sent) -> Result<Look, Error> {
+        // nobody closes it; without a turn it would be looked for all the same
+        let _turn = self.turns.acquire().await;
+        let looked = client.look_closely(sent).await;
+        let mut silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
+        if looked.is_ok() {
+            *silent = None;
+        } else {
+            silent.get_or_insert_with(Instant::now);
+        }
+        drop(silent);
+        looked
+    }
+
+    fn silence(&self) -> Duration {
+        let silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
+        silent.map(|since| since.elapsed()).unwrap_or_default()
+    }
 }
 
 impl Client {
-    /// Waits until a job has ended, well or not. An earlier attempt's failure does not count.
+    /// Waits until a job has ended, well or not. A failure that is there already and was recorded before the job was sent
+    /// does not count: it is an earlier attempt's.
     pub async fn wait(&self, sent: &Sent, patience: Patience) -> Result<ResultRecord, Error> {
-        self.wait_in_turn(sent, patience, &Semaphore::new(1)).await
+        self.wait_with(sent, patience, &Together::new(1)).await
     }
 
-    async fn wait_in_turn(&self, sent: &Sent, patience: Patience, turns: &Semaphore) -> Result<ResultRecord, Error> {
+    async fn wait_with(&self, sent: &Sent, patience: Patience, others: &Together) -> Result<ResultRecord, Error> {
         let until = Instant::now() + patience.timeout;
         let mut pause = patience.first;
+        // the message whose failure was there at the first look
+        let mut earlier: Option<Option<String>> = None;
         loop {
-            let looked = {
-                // nobody closes it; without a turn it would be looked for all the same
-                let _turn = turns.acquire().await;
-                self.look(sent).await
-            };
-            match looked {
-                Ok(Some(record)) => return Ok(record),
-                Ok(None) => {}
-                Err(error) if error.trouble().is_some_and(Trouble::passes) => {}
-                Err(error) => return Err(error),
+            let mut trouble = None;
+            match others.look(self, sent).await {
+                Ok(Look::Ended(record)) => return Ok(*record),
+                Ok(Look::Failed(record)) => {
+                    let earlier = earlier.get_or_insert_with(|| Some(record.message_id.clone()));
+                    if earlier.as_ref() != Some(&record.message_id) {
+                        return Ok(*record);
+                    }
+                }
+                Ok(Look::Nothing) => {
+                    earlier.get_or_insert(None);
+                }
+                Err(error) => {
+                    if !error.trouble().is_some_and(Trouble::passes) || others.silence() >= patience.silence {
+                        return Err(error);
+                    }
+                    trouble = Some(Box::new(error));
+                }
             }
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(Error::NoResult { job_id: sent.job_id.clone(), waited: patience.timeout });
+                return Err(Error::NoResult { job_id: sent.job_id.clone(), waited: patience.timeout, trouble });
             }
             tokio::time::sleep(pause.mul_f64(0.75 + fastrand::f64() / 2.0).min(left)).await;
             pause = pause.mul_f64(1.5).min(patience.longest);
@@ -82,70 +123,14 @@ impl Client {
         sent: Vec<Sent>,
         patience: Patience,
     ) -> impl Stream<Item = (usize, Result<ResultRecord, Error>)> {
-        let asks = Arc::new(Semaphore::new(AT_ONCE));
+        let together = Arc::new(Together::new(AT_ONCE));
         let many = u32::try_from(sent.len()).unwrap_or(u32::MAX);
         let longest = patience.longest.max(Duration::from_secs(1) * many / ASKS_A_SECOND);
         let patience = Patience { longest, ..patience };
         let one = |(index, sent): (usize, Sent)| {
-            let asks = Arc::clone(&asks);
-            async move { (index, self.wait_in_turn(&sent, patience, &asks).await) }
+            let together = Arc::clone(&together);
+            async move { (index, self.wait_with(&sent, patience, &together).await) }
         };
         sent.into_iter().enumerate().map(one).collect::<FuturesUnordered<_>>()
-    }
-
-    /// The record of a job that was sent, once it has ended.
-    pub async fn look(&self, sent: &Sent) -> Result<Option<ResultRecord>, Error> {
-        let Some(record) = self.record_at(&sent.job_id).await? else { return Ok(None) };
-        match says(sent, &record, &self.consumer.name.to_string()) {
-            Says::Ended => Ok(Some(record)),
-            Says::NotYet => Ok(None),
-            Says::Anothers => self.record_at(&format!("{}~{}", sent.job_id, sent.message_id)).await,
-        }
-    }
-}
-
-fn says(sent: &Sent, record: &ResultRecord, consumer: &str) -> Says {
-    if record.message_id == sent.message_id {
-        return Says::Ended;
-    }
-    let same = record.input_sha256 == sent.input_sha256 && record.consumer == consumer;
-    match (same, record.status.is_final()) {
-        (true, true) => Says::Ended,
-        (true, false) => Says::NotYet,
-        (false, _) => Says::Anothers,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn only_what_is_this_jobs_end_counts() {
-        let sent = Sent { job_id: "j".into(), message_id: "m".into(), input_sha256: "h".into() };
-        let table = [
-            ("m", "h", "a/b", "COMPLETED", Says::Ended),
-            ("m", "h", "a/b", "FAILED", Says::Ended),
-            // refused before its input was read: the hash is that of the body
-            ("m", "other", "a/b", "FAILED", Says::Ended),
-            // done before, or by a repeat of the message
-            ("n", "h", "a/b", "COMPLETED", Says::Ended),
-            ("n", "h", "a/b", "EXPIRED", Says::Ended),
-            ("n", "h", "a/b", "FAILED", Says::NotYet),
-            ("n", "other", "a/b", "COMPLETED", Says::Anothers),
-            ("n", "h", "a/c", "COMPLETED", Says::Anothers),
-        ];
-        for (message_id, hash, consumer, status, wanted) in table {
-            let record = serde_json::from_value(json!({
-                "job_id": "j", "message_id": message_id, "status": status, "consumer": consumer, "attempt": 1,
-                "worker": "w", "model": { "task": "Echo" }, "input_sha256": hash, "form": "envelope",
-                "timings": { "queued_seconds": 0.0, "waited_seconds": 0.0, "inference_seconds": 0.0, "upload_seconds": 0.0, "total_seconds": 0.0 },
-                "started_at": "", "finished_at": "",
-            }));
-            let said = says(&sent, &record.unwrap(), "a/b");
-            assert_eq!(said, wanted, "{message_id} {hash} {consumer} {status}");
-        }
     }
 }

@@ -82,10 +82,22 @@ impl Lab {
 
     /// Runs the program to its end, with the lab's worker.yaml.
     pub async fn run(&self, args: &[&str]) -> Done {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_millrace"));
-        command.args(args).arg("--config").arg(self.path("worker.yaml")).current_dir(self.folder.path());
-        command.env_clear().envs([("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test")]);
+        self.run_in(&[], &[args, &["--config", "worker.yaml"]].concat()).await
+    }
+
+    /// Runs the program to its end in an environment with these variables.
+    pub async fn run_in(&self, variables: &[(&str, &str)], args: &[&str]) -> Done {
+        let mut command = self.command(args);
+        command.envs(variables.iter().copied());
         tokio::task::spawn_blocking(move || command.output().unwrap().into()).await.unwrap()
+    }
+
+    /// The program in the lab's folder, with nothing in its environment but credentials.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_millrace"));
+        command.args(args).current_dir(self.folder.path());
+        command.env_clear().envs([("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test")]);
+        command
     }
 
     /// Ends every job that is in the queue, as a worker would: those whose input says `fail` badly.
@@ -126,8 +138,12 @@ impl Lab {
         } else {
             record["value"] = input.clone();
         }
-        let key = format!("out/{job_id}.record.json");
-        let content = ByteStream::from(record.to_string().into_bytes());
+        self.put(&format!("out/{job_id}.record.json"), record.to_string()).await;
+    }
+
+    /// Puts an object.
+    pub async fn put(&self, key: &str, content: String) {
+        let content = ByteStream::from(content.into_bytes());
         self.s3.put_object().bucket(BUCKET).key(key).body(content).send().await.unwrap();
     }
 

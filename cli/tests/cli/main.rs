@@ -6,4 +6,6 @@
 mod lab;
 
 mod dlq;
+mod environment;
+mod results;
 mod submit;

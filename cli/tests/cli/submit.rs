@@ -40,8 +40,44 @@ async fn a_second_run_sends_only_the_rest() {
     assert_eq!(std::fs::read_dir(lab.path("got")).unwrap().count(), 13);
     assert_eq!(waited.json()[12]["error"]["code"], "ModelError");
 
-    let again = lab.run(&["submit", "--file", "jobs.jsonl", "--retry-failed"]).await;
+    let retry = ["submit", "--file", "jobs.jsonl", "--retry-failed"];
+    for _ in 0..2 {
+        // the second finds only the failure that the first one repeats
+        let again = lab.run(&retry).await;
+        assert_eq!((again.code, lab.waiting(QUEUE)), (0, 1), "{again:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_job_that_failed_again_under_another_message_has_failed() {
+    let lab = Lab::new().await;
+    std::fs::write(lab.path("jobs.jsonl"), "fail").unwrap();
+    let submit = |more| ["submit", "--file", "jobs.jsonl", more];
+    assert_eq!(lab.run(&submit("--retry-failed")).await.code, 0);
+    let body = lab.model.queue(QUEUE).unwrap().messages[0].body.clone();
+    assert_eq!(lab.work().await, 1);
+    lab.sqs.send_message().queue_url(&lab.url).message_body(body).send().await.unwrap();
+    assert_eq!(lab.work().await, 1);
+    let waited = lab.run(&submit("--wait")).await;
+    assert!(waited.code == 3 && waited.out.contains("FAILED"), "{waited:?}");
+    let again = lab.run(&submit("--retry-failed")).await;
     assert_eq!((again.code, lab.waiting(QUEUE)), (0, 1), "{again:?}");
+}
+
+#[tokio::test]
+async fn an_id_that_was_sent_with_another_input_is_an_error() {
+    let lab = Lab::new().await;
+    let submit = async |text: &str| {
+        let line = json!({ "job_id": "order-7", "prompt": text }).to_string();
+        std::fs::write(lab.path("jobs.jsonl"), format!("another\n{line}\n")).unwrap();
+        lab.run(&["submit", "--file", "jobs.jsonl"]).await
+    };
+    assert_eq!(submit("a caat").await.code, 0);
+    let mended = submit("a cat").await;
+    assert_eq!((mended.code, lab.waiting(QUEUE)), (1, 2), "{mended:?}");
+    for part in ["jobs.jsonl, line 2", "job_id order-7 was sent with another input", "--id-prefix"] {
+        assert!(mended.err.contains(part), "{mended:?}");
+    }
 }
 
 #[tokio::test]
@@ -55,6 +91,16 @@ async fn waiting_ends_when_all_have_ended() {
     };
     let (done, ()) = tokio::join!(submitting, working);
     assert_eq!((done.code, &done.json()[0]["value"]), (0, &json!({ "prompt": "x" })), "{done:?}");
+}
+
+#[tokio::test]
+async fn all_lines_are_checked_before_the_first_is_sent() {
+    let lab = Lab::new().await;
+    let lines = ["a cat".to_owned(), String::new(), json!({ "inputs": ["x", 7] }).to_string(), "x".into()];
+    std::fs::write(lab.path("jobs.jsonl"), lines.join("\n")).unwrap();
+    let done = lab.run(&["submit", "--file", "jobs.jsonl"]).await;
+    assert_eq!((done.code, lab.waiting(QUEUE)), (1, 0), "{done:?}");
+    assert!(done.err.contains("jobs.jsonl, line 3: inputs[1]: must be a text or an object"), "{done:?}");
 }
 
 #[tokio::test]

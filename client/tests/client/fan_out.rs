@@ -36,3 +36,13 @@ async fn it_needs_a_fifo_queue() {
     let error = lab.client.fan_out(&event()).await.unwrap_err();
     assert!(matches!(&error, Error::Job(job) if job.field == "queue.url"), "{error}");
 }
+
+#[tokio::test]
+async fn a_name_that_comes_twice_is_refused() {
+    let lab = Lab::fifo().await;
+    let mut twice = event();
+    twice.tasks[7].0 = "task-0".into();
+    let error = lab.client.fan_out(&twice).await.unwrap_err();
+    assert!(matches!(&error, Error::Job(job) if job.field == "task_name"), "{error}");
+    assert!(lab.bodies("jobs.fifo").is_empty());
+}

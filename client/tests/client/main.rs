@@ -4,7 +4,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod lab;
+mod strict;
+mod torn;
 
+mod download;
 mod fan_out;
 mod queue;
 mod redrive;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use aws_sdk_sqs::types::MessageAttributeValue;
+use millrace_aws_model::{Effect, Operation, Refusal, Rule};
 use millrace_client::{DeadLetter, Job};
 
 use crate::lab::{DEAD, Lab, QUEUE};
@@ -74,6 +75,20 @@ async fn on_a_fifo_queue_it_goes_back_into_its_group_though_it_was_sent_just_now
     let queue = lab.model.queue("jobs.fifo").unwrap();
     assert_eq!(queue.messages.len(), 1);
     assert_eq!(queue.messages[0].group.as_deref(), Some("g"));
+}
+
+#[tokio::test]
+async fn a_delete_that_fails_for_a_while_is_tried_again() {
+    let lab = Lab::standard().await;
+    lab.sqs.send_message().queue_url(&lab.dead_url).message_body("a cat").send().await.unwrap();
+    let letter = lab.dead().await.remove(0);
+    // as often as the SDK tries it
+    let fails = Rule::on(Operation::DeleteMessage, Effect::Refuse(Refusal::InternalError)).calls(1..=4);
+    lab.inject(vec![fails]);
+    lab.client.dead_letters().await.unwrap().redrive(&letter).await.unwrap();
+    assert_eq!(lab.model.injected()[0], 4);
+    assert!(lab.model.queue(DEAD).unwrap().messages.is_empty());
+    assert_eq!(lab.model.queue(QUEUE).unwrap().messages.len(), 1);
 }
 
 #[tokio::test]

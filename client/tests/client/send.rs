@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures::StreamExt;
-use millrace_aws_model::{Effect, Operation, Rule};
-use millrace_client::{Client, Error, Job, Outcome};
+use millrace_aws_model::{Effect, Operation, Refusal, Rule};
+use millrace_client::{Client, Error, Job, Outcome, Trouble};
 use serde_json::json;
 
 use crate::lab::{BUCKET, Lab, QUEUE};
+use crate::strict::Strict;
 
 async fn send_all(client: &Client, jobs: Vec<Job>) -> Vec<Outcome> {
     let mut outcomes: Vec<Outcome> = client.send_all(jobs).await.collect().await;
@@ -41,6 +42,37 @@ async fn of_a_batch_only_what_failed_is_sent_again() {
     let ids: Vec<String> = lab.bodies(QUEUE).iter().map(|body| body["job_id"].to_string()).collect();
     assert_eq!(ids.len(), 60, "an entry that was taken was sent again");
     assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), 60);
+}
+
+#[tokio::test]
+async fn a_network_that_comes_back_is_waited_for() {
+    let lab = Lab::fifo().await;
+    // the first batch arrives; the second is dropped as often as the SDK tries it, and once more
+    lab.inject(vec![Rule::on(Operation::SendMessageBatch, Effect::DropBefore).calls(2..=6)]);
+    let outcomes = send_all(&lab.client, numbered(30)).await;
+    assert!(outcomes.iter().all(|outcome| outcome.result.is_ok()), "{outcomes:?}");
+    assert_eq!((lab.model.injected()[0], lab.bodies("jobs.fifo").len()), (5, 30));
+}
+
+#[tokio::test]
+async fn what_no_call_may_do_is_tried_once() {
+    let lab = Lab::fifo().await;
+    lab.inject(vec![Rule::on(Operation::SendMessageBatch, Effect::Refuse(Refusal::AccessDenied))]);
+    let outcomes = send_all(&lab.client, numbered(30)).await;
+    let denied =
+        |outcome: &Outcome| outcome.result.as_ref().is_err_and(|error| error.trouble() == Some(Trouble::AccessDenied));
+    assert!(outcomes.len() == 30 && outcomes.iter().all(denied), "{outcomes:?}");
+    assert_eq!(lab.model.injected()[0], 1);
+}
+
+#[tokio::test]
+async fn what_is_refused_as_a_batch_goes_one_by_one() {
+    let lab = Lab::standard().await;
+    let strict = Strict::before(&lab).await;
+    let client = Client::new(lab.client.consumer().clone(), strict.sqs(&lab), lab.s3.clone());
+    let outcomes = send_all(&client, numbered(12)).await;
+    assert!(outcomes.iter().all(|outcome| outcome.result.is_ok()), "{outcomes:?}");
+    assert_eq!(lab.bodies(QUEUE).len(), 12);
 }
 
 #[tokio::test]
@@ -91,4 +123,21 @@ async fn on_a_fifo_queue_the_order_stays_and_a_repeat_is_dropped() {
     let ids: Vec<String> =
         lab.bodies("jobs.fifo").iter().map(|body| body["job_id"].as_str().unwrap().to_owned()).collect();
     assert_eq!(ids, jobs.iter().map(Job::id).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn on_a_fifo_queue_another_attempt_arrives_though_it_comes_at_once() {
+    let lab = Lab::fifo().await;
+    let job = |attempt: Option<&str>| Job { attempt: attempt.map(Into::into), ..Job::text("x") };
+    for attempt in [None, Some("m1"), Some("m1")] {
+        lab.client.send(&job(attempt)).await.unwrap();
+    }
+    assert_eq!(lab.bodies("jobs.fifo").len(), 2);
+}
+
+#[tokio::test]
+async fn on_a_fifo_queue_a_job_of_the_longest_id_arrives() {
+    let lab = Lab::fifo().await;
+    lab.client.send(&Job { id: Some("x".repeat(256)), ..Job::text("x") }).await.unwrap();
+    assert_eq!(lab.bodies("jobs.fifo").len(), 1);
 }

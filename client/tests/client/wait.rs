@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use futures::StreamExt;
-use millrace_api::{JobStatus, RecordOutput};
+use jiff::Timestamp;
+use millrace_api::JobStatus;
 use millrace_aws_model::{Effect, Operation, Refusal, Rule};
-use millrace_client::{Error, Job, Patience, Sent};
+use millrace_client::{Client, Error, Job, Patience, Sent, Trouble};
 use serde_json::json;
-use sha2::{Digest, Sha256};
 
 use crate::lab::{BUCKET, Lab};
+use crate::torn::Torn;
 
 /// Enough for a busy machine.
 fn patience() -> Patience {
@@ -17,7 +18,7 @@ fn patience() -> Patience {
 }
 
 fn sent(job_id: &str) -> Sent {
-    Sent { job_id: job_id.into(), message_id: "m".into(), input_sha256: "h".into() }
+    Sent { job_id: job_id.into(), message_id: "m".into(), input_sha256: "h".into(), sent_at: None, attempt: None }
 }
 
 #[tokio::test]
@@ -45,6 +46,41 @@ async fn an_earlier_failure_is_not_the_end() {
 }
 
 #[tokio::test]
+async fn a_failure_that_a_later_message_of_the_job_met_is_its_end() {
+    let lab = Lab::standard().await;
+    let redriven = json!({ "status": "FAILED", "message_id": "redriven" });
+    let sent_now = Sent { sent_at: Some(Timestamp::now()), ..sent("a") };
+    lab.put_record("a", redriven.clone()).await;
+    assert_eq!(lab.client.wait(&sent_now, patience()).await.unwrap().message_id, "redriven");
+    // a job that is sent to repeat that failure has not ended by it
+    let again = Sent { attempt: Some("redriven".into()), ..sent_now };
+    assert_eq!(lab.client.look(&again).await.unwrap(), None);
+    assert_eq!(lab.client.failure(&again).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_failure_that_comes_while_it_is_waited_for_is_the_end() {
+    let lab = Lab::standard().await;
+    for first in [Some("earlier"), None] {
+        let name = first.unwrap_or("none");
+        if let Some(message_id) = first {
+            lab.put_record(name, json!({ "status": "FAILED", "message_id": message_id })).await;
+        }
+        // counts looks, and does nothing
+        lab.inject(vec![Rule::on(Operation::GetObject, Effect::Late(Duration::ZERO..=Duration::ZERO))]);
+        let sent = sent(name);
+        let failing = async {
+            while lab.model.injected()[0] < 2 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            lab.put_record(name, json!({ "status": "FAILED", "message_id": "later" })).await;
+        };
+        let (record, ()) = tokio::join!(lab.client.wait(&sent, patience()), failing);
+        assert_eq!(record.unwrap().message_id, "later", "{first:?}");
+    }
+}
+
+#[tokio::test]
 async fn of_an_id_that_another_job_has_the_own_record_is_found() {
     let lab = Lab::standard().await;
     lab.put_record("a", json!({ "message_id": "other", "input_sha256": "other" })).await;
@@ -65,6 +101,22 @@ async fn trouble_that_passes_is_waited_out_and_other_is_told() {
     let error = lab.client.wait(&sent("a"), patience()).await.unwrap_err().to_string();
     assert!(error.contains("s3:GetObject on s3://results/out/a.record.json"), "{error}");
     assert!(error.contains("allow your own user or role this action"), "{error}");
+    assert!(error.contains("s3:ListBucket"), "{error}");
+}
+
+#[tokio::test]
+async fn an_s3_that_gives_no_answer_is_told() {
+    let lab = Lab::standard().await;
+    let nowhere = lab.s3.config().to_builder().endpoint_url("http://127.0.0.1:9").build();
+    let s3 = aws_sdk_s3::Client::from_conf(nowhere);
+    let client = Client::new(lab.client.consumer().clone(), lab.sqs.clone(), s3);
+    let silence = Patience { silence: Duration::ZERO, ..patience() };
+    let error = client.wait(&sent("a"), silence).await.unwrap_err();
+    assert_eq!(error.trouble(), Some(Trouble::Unreachable), "{error}");
+    let short = Patience { timeout: Duration::ZERO, ..patience() };
+    let error = client.wait(&sent("a"), short).await.unwrap_err();
+    assert!(matches!(error, Error::NoResult { .. }), "{error}");
+    assert!(error.to_string().contains("the last look met s3:GetObject on s3://results/out/a.record.json"), "{error}");
 }
 
 #[tokio::test]
@@ -80,20 +132,11 @@ async fn a_record_is_found_by_the_id_as_it_was_sent_or_as_keys_have_it() {
 }
 
 #[tokio::test]
-async fn a_download_is_what_the_record_says_or_nothing() {
+async fn a_record_that_breaks_off_is_read_again() {
     let lab = Lab::standard().await;
-    let put = lab.s3.put_object().bucket(BUCKET).key("out/a.txt");
-    put.body(aws_sdk_s3::primitives::ByteStream::from_static(b"hello")).send().await.unwrap();
-    let output = |content: &str| RecordOutput {
-        uri: format!("s3://{BUCKET}/out/a.txt"),
-        content_type: "text/plain".into(),
-        bytes: 5,
-        sha256: hex::encode(Sha256::digest(content)),
-    };
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("a.txt");
-    let error = lab.client.download(&output("other"), &file).await.unwrap_err().to_string();
-    assert!(error.contains("sha256") && std::fs::read_dir(folder.path()).unwrap().next().is_none(), "{error}");
-    lab.client.download(&output("hello"), &file).await.unwrap();
-    assert_eq!(std::fs::read(&file).unwrap(), b"hello");
+    lab.put_record("a", json!({})).await;
+    let record = &*lab.model.objects(BUCKET).unwrap()["out/a.record.json"].body.to_vec().leak();
+    let torn = Torn::serve(record, 2).await;
+    let client = Client::new(lab.client.consumer().clone(), lab.sqs.clone(), torn.s3(&lab));
+    assert_eq!(client.wait(&sent("a"), patience()).await.unwrap().job_id, "a");
 }
