@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use aws_sdk_sqs::types::{Message, MessageAttributeValue, MessageSystemAttributeName as Name};
 use jiff::Timestamp;
-use millrace_api::JOB_ID_ATTRIBUTE;
+use millrace_api::{FIRST_MESSAGE_ATTRIBUTE, JOB_ID_ATTRIBUTE};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -15,6 +15,8 @@ use crate::queue::purge;
 
 /// Most messages of one receive.
 const RECEIVE: i32 = 10;
+/// Most attributes of a message.
+const MOST_ATTRIBUTES: usize = 10;
 /// What the attributes begin with that tell why a worker gave a message up.
 pub(crate) const ERROR_ATTRIBUTES: &str = "millrace-error-";
 /// What tells a task envelope, whose job id is made of other fields.
@@ -112,10 +114,16 @@ impl DeadLetter {
         let error = |what: &str| text(&format!("{ERROR_ATTRIBUTES}{what}"));
         let body = message.body?;
         let message_id = message.message_id?;
-        let own = all.iter().filter(|(name, _)| !name.starts_with(ERROR_ATTRIBUTES) && *name != JOB_ID_ATTRIBUTE);
+        let ours = |name: &str| {
+            name.starts_with(ERROR_ATTRIBUTES) || [JOB_ID_ATTRIBUTE, FIRST_MESSAGE_ATTRIBUTE].contains(&name)
+        };
+        let own = all.iter().filter(|(name, _)| !ours(name));
         let sent = system.get(&Name::SentTimestamp).and_then(|ms| ms.parse().ok());
         Some(Self {
-            job_id: text(JOB_ID_ATTRIBUTE).or_else(|| job_id_in(&body)).unwrap_or_else(|| message_id.clone()),
+            job_id: text(JOB_ID_ATTRIBUTE)
+                .or_else(|| job_id_in(&body))
+                .or_else(|| text(FIRST_MESSAGE_ATTRIBUTE))
+                .unwrap_or_else(|| message_id.clone()),
             error_code: error("code"),
             error_message: error("message"),
             error_field: error("field"),
@@ -132,11 +140,14 @@ impl DeadLetter {
         })
     }
 
-    /// The attribute that its message needs so that it stays the same job under another message id; none where the
-    /// message says its name in another way.
-    pub(crate) fn name_to_add(&self) -> Option<&str> {
-        let named = self.all.contains_key(JOB_ID_ATTRIBUTE) || job_id_in(&self.body).is_some();
-        (!named).then_some(self.message_id.as_str())
+    /// The id that its message had first, where a message that is sent for it must tell so: a job that nothing names then stays
+    /// the same one. Which forms name a job only its worker knows for certain, so this goes along whatever the body is.
+    pub(crate) fn first_message(&self) -> Option<&str> {
+        let told = [JOB_ID_ATTRIBUTE, FIRST_MESSAGE_ATTRIBUTE].into_iter().any(|name| self.all.contains_key(name));
+        // SQS takes no more; where it is needed, the error says so
+        let full = self.all.keys().filter(|name| !name.starts_with(ERROR_ATTRIBUTES)).count() >= MOST_ATTRIBUTES;
+        let needless = told || (full && job_id_in(&self.body).is_some());
+        (!needless).then_some(self.message_id.as_str())
     }
 }
 

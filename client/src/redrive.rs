@@ -6,7 +6,7 @@ use std::time::Duration;
 use aws_sdk_sqs::types::{
     MessageAttributeValue, MessageSystemAttributeNameForSends as SystemName, MessageSystemAttributeValue,
 };
-use millrace_api::{JOB_ID_ATTRIBUTE, is_fifo};
+use millrace_api::{FIRST_MESSAGE_ATTRIBUTE, is_fifo};
 
 use crate::dead_letters::{DeadLetter, DeadLetters, ERROR_ATTRIBUTES};
 use crate::error::{Error, Trouble};
@@ -36,9 +36,9 @@ impl DeadLetters<'_> {
         for (name, value) in letter.all.iter().filter(|(name, _)| !name.starts_with(ERROR_ATTRIBUTES)) {
             call = call.message_attributes(name, value.clone());
         }
-        if let Some(id) = letter.name_to_add() {
+        if let Some(id) = letter.first_message() {
             let value = MessageAttributeValue::builder().data_type("String").string_value(id).build();
-            call = call.message_attributes(JOB_ID_ATTRIBUTE, value.map_err(unsendable)?);
+            call = call.message_attributes(FIRST_MESSAGE_ATTRIBUTE, value.map_err(unsendable)?);
         }
         if let Some(header) = &letter.trace_header {
             let value = MessageSystemAttributeValue::builder().data_type("String").string_value(header).build();

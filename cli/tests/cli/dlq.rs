@@ -62,7 +62,8 @@ async fn refuse_again(lab: &Lab, times: usize) {
     loop {
         let take = lab.sqs.receive_message().queue_url(&lab.url).message_attribute_names("All").wait_time_seconds(1);
         for message in take.max_number_of_messages(10).send().await.unwrap().messages.unwrap_or_default() {
-            let id = message.message_attributes.as_ref().unwrap()["millrace-job-id"].clone();
+            let told = message.message_attributes.as_ref().unwrap();
+            let id = told.get("millrace-job-id").unwrap_or_else(|| &told["millrace-message-id"]).clone();
             let count = refused.entry(id.string_value().unwrap().to_owned()).or_default();
             *count += 1;
             if *count <= times {

@@ -34,7 +34,7 @@ async fn a_message_without_a_name_keeps_the_one_that_it_had() {
     let message = lab.take(&lab.url).await.unwrap();
     assert_eq!(message.body(), Some("a cat"));
     let attributes = message.message_attributes.unwrap();
-    assert_eq!(attributes["millrace-job-id"].string_value(), Some(id.as_str()));
+    assert_eq!(attributes["millrace-message-id"].string_value(), Some(id.as_str()));
     assert_eq!(attributes["team"].string_value(), Some("blue"));
 }
 

@@ -3,7 +3,7 @@
 
 use millrace_api::JobStatus;
 use millrace_worker::model::text_embedding::make_model;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::lab::{BUCKET, Lab, PREFIX};
 use crate::program;

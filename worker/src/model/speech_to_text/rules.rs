@@ -127,7 +127,9 @@ pub(super) mod tests {
 
     fn next(likely: &[(usize, f32)], written: &[u32], timed: bool) -> u32 {
         let mut logits = vec![-9.0; 23];
-        likely.iter().for_each(|(token, logit)| logits[*token] = *logit);
+        for (token, logit) in likely {
+            logits[*token] = *logit;
+        }
         marks().next(logits, written, timed).unwrap()
     }
 

@@ -45,6 +45,9 @@ fn item(audio: Vec<u8>, change: impl FnOnce(&mut request::Settings)) -> Item<Spe
     Item::new(request)
 }
 
+/// What a job asks for.
+type Change<'a> = dyn Fn(&mut request::Settings) + 'a;
+
 fn value(product: Result<Product, RunError>) -> Value {
     product.unwrap().value.unwrap()
 }
@@ -54,8 +57,7 @@ fn what_is_written_depends_on_what_is_asked() {
     let (_dir, model) = made();
     let mut engine = load_cpu(&model).unwrap();
     engine.warm_up().unwrap();
-    let mut run =
-        |audio: Vec<u8>, change: &dyn Fn(&mut request::Settings)| value(engine.run(&[item(audio, change)]).remove(0));
+    let mut run = |audio: Vec<u8>, change: &Change| value(engine.run(&[item(audio, change)]).remove(0));
     let base = run(noise(20, 0), &|_| {});
     assert_eq!(base["duration"], 2.0);
     assert!(["en", "de", "fr"].contains(&base["language"].as_str().unwrap()), "{base}");
@@ -66,7 +68,7 @@ fn what_is_written_depends_on_what_is_asked() {
     assert!(times.is_sorted() && times.iter().all(|time| (0.0..=2.0).contains(time)), "{times:?}");
     let said = base["language"].as_str().unwrap().to_owned();
     assert_eq!(run(noise(20, 0), &|settings| settings.language = Some(said.clone())), base);
-    let others: [&dyn Fn(&mut request::Settings); 4] = [
+    let others: [&Change; 4] = [
         &|settings| settings.language = Some(if said == "de" { "fr".into() } else { "de".into() }),
         &|settings| settings.translate = true,
         &|settings| settings.timestamps = false,

@@ -51,7 +51,7 @@ fn an_english_model_hears_english() {
     let mut engine = load_cpu(&model).unwrap();
     assert_eq!(value(engine.run(&[item(noise(10, 0), |_| {})]).remove(0))["language"], "en");
     assert!(engine.run(&[item(noise(10, 0), |settings| settings.language = Some("en".into()))]).remove(0).is_ok());
-    let wrong: [(&str, &dyn Fn(&mut request::Settings)); 3] = [
+    let wrong: [(&str, &Change); 3] = [
         ("language", &|settings| settings.language = Some("de".into())),
         ("task", &|settings| settings.translate = true),
         ("prompt", &|settings| settings.prompt = Some("a".into())),
