@@ -107,7 +107,7 @@ pub struct InferArgs {
     /// The model's folder, where there is a model to load.
     #[arg(long)]
     model: Option<PathBuf>,
-    /// The input, as a message body would have it: text or a JSON object.
+    /// The input, as a message body would have it: text or a JSON object; - reads it from standard input.
     #[arg(long, allow_hyphen_values = true)]
     input: String,
     /// What kind of job it is, where the worker has several.
@@ -184,6 +184,12 @@ impl InferArgs {
         let dir = model.unwrap_or_default();
         ensure!(dir.as_os_str().is_empty() || dir.is_dir(), "--model: {} is not a folder", dir.display());
         let parameters = serde_json::from_str(&parameters).context("--parameters: must be a JSON object")?;
+        let input = if input == "-" {
+            let all = std::io::read_to_string(std::io::stdin()).context("--input -: cannot read standard input")?;
+            all.strip_suffix('\n').map(str::to_owned).unwrap_or(all)
+        } else {
+            input
+        };
         let (device, precision) = (device.into(), Precision::Auto);
         let troubles = Troubles::default();
         let how = Loading { dir, device, precision, variant, gpus: gpus_given(), parameters, troubles };

@@ -55,14 +55,19 @@ async fn what_a_worker_said_of_the_failure_stays_behind() {
 }
 
 #[tokio::test]
-async fn a_body_that_names_its_job_is_sent_as_it_is() {
+async fn a_body_that_names_its_job_is_sent_as_it_is_beside_its_first_id() {
     let lab = Lab::standard().await;
     lab.client.send(&Job { id: Some("j".into()), ..Job::text("x") }).await.unwrap();
     lab.give_up().await;
     let letter = lab.dead().await.remove(0);
     assert_eq!(letter.job_id, "j");
     lab.client.dead_letters().await.unwrap().redrive(&letter).await.unwrap();
-    assert_eq!(lab.take(&lab.url).await.unwrap().message_attributes, None);
+    let message = lab.take(&lab.url).await.unwrap();
+    assert_eq!(message.body(), Some(letter.body.as_str()));
+    let attributes = message.message_attributes.unwrap();
+    // its worker alone knows for certain what names it, and takes this only where nothing does
+    assert_eq!(attributes.keys().collect::<Vec<_>>(), ["millrace-message-id"]);
+    assert_eq!(attributes["millrace-message-id"].string_value(), Some(letter.message_id.as_str()));
 }
 
 #[tokio::test]
