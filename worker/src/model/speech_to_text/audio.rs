@@ -1,6 +1,7 @@
 //! Files of audio as samples: decoded by symphonia, mixed down to one channel, and brought to one rate by rubato.
 
 use std::io::{Cursor, ErrorKind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
 use rubato::audioadapter_buffers::direct::InterleavedSlice;
@@ -13,6 +14,7 @@ use symphonia::core::io::{MediaSourceStream, MediaSourceStreamOptions};
 use symphonia::core::meta::MetadataOptions;
 
 use crate::model::Cancel;
+use crate::model::thread::panic_text;
 
 /// Samples of a second, as models hear them.
 pub(super) const RATE: usize = 16_000;
@@ -44,6 +46,14 @@ struct File {
 
 /// The samples of a file, from -1 to 1, `RATE` of them each second.
 pub(super) fn samples(file: Bytes, cancel: &Cancel) -> Result<Vec<f32>, Unheard> {
+    // a header that lies makes decoders count wrong, and those that check their sums crash then
+    let decoded = catch_unwind(AssertUnwindSafe(|| decode(file, cancel)));
+    decoded.unwrap_or_else(|panic| {
+        Err(Unheard::Invalid(format!("is damaged: decoding it ends with \"{}\"", panic_text(panic.as_ref()))))
+    })
+}
+
+fn decode(file: Bytes, cancel: &Cancel) -> Result<Vec<f32>, Unheard> {
     let mut file = File::open(file)?;
     let mut heard: Option<Resampler> = None;
     let mut interleaved = Vec::new();
