@@ -17,7 +17,7 @@ use crate::trace::is_traceparent;
 /// Most bytes of a message and of a batch of them, attributes included.
 pub(crate) const MAX_MESSAGE: usize = 1 << 20;
 /// Most bytes of a body that lies in S3.
-const MAX_BODY: usize = 16 << 20;
+const MAX_BODY: usize = 64 << 20;
 /// Longest that SQS delays a message.
 const MAX_DELAY: Duration = Duration::from_mins(15);
 /// The attribute that carries a W3C trace context.

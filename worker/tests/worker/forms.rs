@@ -201,8 +201,8 @@ async fn an_object_that_cannot_be_read_is_an_invalid_input() {
             (pointer(&lab.name, "in/bytes"), "2", format!("{place}/bytes is not UTF-8 text")),
             (
                 pointer(&lab.name, "in/large"),
-                "16777217",
-                format!("{place}/large has 16777217 bytes; an input has at most 16777216"),
+                "67108865",
+                format!("{place}/large has 67108865 bytes; an input has at most 67108864"),
             ),
             (pointer("theirs", "x"), "1", "theirs is not allowed: it is not in queue.allow.inputBuckets".to_owned()),
         ] {
