@@ -21,6 +21,13 @@ pub(super) fn allowed() -> Option<f64> {
     Some(limits.reduce(f64::min)? - in_memory_files())
 }
 
+/// What keys and values may take of it beside what this process has already, in bytes.
+pub(super) fn for_keys() -> Option<f64> {
+    /// Of the memory that is there, what they leave to everything else.
+    const SPARE: f64 = 0.2;
+    Some((allowed()? * (1.0 - SPARE) - status("VmRSS:")?).max(0.0))
+}
+
 /// What files in memory take of it, such as those of a cache that is kept there.
 fn in_memory_files() -> f64 {
     let accounts = ["/sys/fs/cgroup/memory.stat", "/sys/fs/cgroup/memory/memory.stat"];

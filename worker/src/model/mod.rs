@@ -265,6 +265,13 @@ impl<R> Item<R> {
 }
 
 impl<R> Item<R> {
+    /// Says how far it is to whoever wants to know.
+    pub(crate) fn tell(&self, at: Progress) {
+        if let Some(hook) = &self.hook {
+            hook.stepped(at);
+        }
+    }
+
     /// An output that is uploaded while it is made.
     pub fn stream(&self, name: Name) -> Stream {
         Stream::new(name, self.uploads.clone())

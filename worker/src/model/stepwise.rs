@@ -1,6 +1,10 @@
 //! Engines that compute in steps: requests join between two steps and leave when they are done, whatever the others of
 //! their steps are doing.
 
+use std::collections::BTreeMap;
+use std::ops::{Deref, DerefMut};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use super::thread::panic_text;
 use super::{Item, Product, Progress, RunError};
 
@@ -17,6 +21,13 @@ pub enum Stepped {
     Running(Progress),
     /// It has left the engine.
     Ended(Result<Finish, RunError>),
+}
+
+impl Stepped {
+    /// Whether the request has left.
+    pub(super) fn is_end(&self) -> bool {
+        matches!(self, Self::Ended(_))
+    }
 }
 
 impl std::fmt::Debug for Stepped {
@@ -66,6 +77,85 @@ pub fn run_all<R>(engine: &mut dyn Stepwise<R>, batch: &[Item<R>]) -> Vec<Result
         });
     }
     results.into_iter().map(|result| result.unwrap_or_else(|| Err(lost()))).collect()
+}
+
+/// The requests that an engine works on.
+#[derive(Debug)]
+pub(super) struct Jobs<J> {
+    all: BTreeMap<Ticket, J>,
+    next: u64,
+}
+
+impl<J> Default for Jobs<J> {
+    fn default() -> Self {
+        Self { all: BTreeMap::new(), next: 0 }
+    }
+}
+
+impl<J> Deref for Jobs<J> {
+    type Target = BTreeMap<Ticket, J>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.all
+    }
+}
+
+impl<J> DerefMut for Jobs<J> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.all
+    }
+}
+
+impl<J> Jobs<J> {
+    /// Takes one in, under a ticket that no other had.
+    pub(super) fn take_in(&mut self, job: J) -> Ticket {
+        let ticket = Ticket(self.next);
+        self.next += 1;
+        self.all.insert(ticket, job);
+        ticket
+    }
+}
+
+/// A request that an engine works on, as far as it tells how far that is.
+pub(super) trait Working {
+    fn is_cancelled(&self) -> bool;
+    fn is_done(&self) -> bool;
+    fn progress(&self) -> Progress;
+    /// Says how far it is to whoever wants to know.
+    fn tell(&self);
+}
+
+impl<J: Working> Jobs<J> {
+    /// What a step came to for each ticket, which has `failed` for some: who is done, cancelled or failed leaves.
+    pub(super) fn stepped(
+        &mut self,
+        tickets: &[Ticket],
+        mut failed: BTreeMap<Ticket, RunError>,
+        finish: impl Fn(J) -> Result<Finish, RunError>,
+    ) -> Vec<Stepped> {
+        let one = |ticket: &Ticket| {
+            let Some(job) = self.all.remove(ticket) else { return Stepped::Ended(Err(lost())) };
+            Stepped::Ended(match failed.remove(ticket) {
+                _ if job.is_cancelled() => Err(RunError::Cancelled),
+                Some(error) => Err(error),
+                None => {
+                    job.tell();
+                    if !job.is_done() {
+                        let progress = job.progress();
+                        self.all.insert(*ticket, job);
+                        return Stepped::Running(progress);
+                    }
+                    finish(job)
+                }
+            })
+        };
+        tickets.iter().map(one).collect()
+    }
+}
+
+/// What is done for one request: where it crashes, that is its own error, and what the others came to is kept.
+pub(super) fn alone<T>(what: impl FnOnce() -> Result<T, RunError>) -> Result<T, RunError> {
+    catch_unwind(AssertUnwindSafe(what)).unwrap_or_else(|panic| Err(crashed(panic.as_ref())))
 }
 
 /// An engine that gives fewer results than it was asked for.

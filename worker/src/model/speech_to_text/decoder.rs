@@ -6,12 +6,12 @@ use std::sync::Arc;
 use candle_core::{DType, Device, IndexOp, Module, Result, Tensor};
 use candle_nn::{Init, VarBuilder};
 use millrace_nn::linear::Linear;
-use rayon::prelude::*;
 
 use super::config::Config;
 use super::layers::{Inner, Norm, Projections};
 use crate::model::attending::{Sees, attend};
 use crate::model::cache::Cache;
+use crate::model::passes::{each, ends, lasts};
 
 /// What was heard in a window, as each layer attends to it: keys and values (heads, places, head).
 #[derive(Debug)]
@@ -101,33 +101,30 @@ impl Decoder {
             .collect();
         let places = self.places.index_select(&Tensor::new(places, &self.device)?, 0)?;
         let mut x = (self.head.weights_of(&Tensor::new(tokens, &self.device)?)? + places)?;
+        let ends = ends(pieces.iter().map(|piece| piece.tokens.len()));
         for (index, block) in self.blocks.iter().enumerate() {
-            x = block.forward(&x, index, pieces)?;
+            x = block.forward(&x, index, pieces, &ends)?;
         }
-        let lasts = pieces.iter().scan(0, |end, piece| {
-            *end += piece.tokens.len() as u32;
-            Some(*end - 1)
-        });
-        let x = x.index_select(&Tensor::new(lasts.collect::<Vec<_>>(), &self.device)?, 0)?;
+        let x = x.index_select(&lasts(&ends, &self.device)?, 0)?;
         self.head.forward(&self.norm.forward(&x)?)?.to_dtype(DType::F32)?.to_vec2()
     }
 }
 
 impl Block {
     /// (tokens, width), of all pieces.
-    fn forward(&self, x: &Tensor, index: usize, pieces: &mut [Piece]) -> Result<Tensor> {
+    fn forward(&self, x: &Tensor, index: usize, pieces: &mut [Piece], ends: &[usize]) -> Result<Tensor> {
         let normed = self.before_own.forward(x)?;
         let (key, value) = (self.own.key.forward(&normed)?, self.own.value.forward(&normed)?);
         let (key, value) = (self.split(&key)?, self.split(&value)?);
         let query = self.split(&self.own.query.forward(&normed)?)?;
-        let attended = each(pieces, |piece, own| {
+        let attended = each(pieces, ends, x.device(), |piece, own| {
             let kept = |x: &Tensor| x.i(own.clone())?.transpose(0, 1)?.contiguous();
             let (keys, values) = piece.cache.put(index, &kept(&key)?, &kept(&value)?)?;
             attend(&query.i(own)?, &keys, &values, Sees::Before(None))
         })?;
         let x = self.own.out.forward_add(&attended, x)?;
         let query = self.split(&self.heard.query.forward(&self.before_heard.forward(&x)?)?)?;
-        let attended = each(pieces, |piece, own| {
+        let attended = each(pieces, ends, x.device(), |piece, own| {
             let (keys, values) = &piece.heard.0[index];
             attend(&query.i(own)?, keys, values, Sees::All)
         })?;
@@ -139,29 +136,4 @@ impl Block {
         let (tokens, width) = x.dims2()?;
         x.reshape((tokens, self.heads, width / self.heads))
     }
-}
-
-/// What is computed of each piece with its rows of the whole: side by side on the cores of a CPU; a GPU takes them one by one.
-fn each(
-    pieces: &mut [Piece],
-    one: impl Fn(&mut Piece, std::ops::Range<usize>) -> Result<Tensor> + Sync,
-) -> Result<Tensor> {
-    let ends: Vec<usize> = pieces
-        .iter()
-        .scan(0, |end, piece| {
-            *end += piece.tokens.len();
-            Some(*end)
-        })
-        .collect();
-    let is_cpu = pieces.first().and_then(|piece| piece.heard.0.first()).is_some_and(|(key, _)| key.device().is_cpu());
-    let one = |(piece, end): (&mut Piece, &usize)| {
-        let own = end - piece.tokens.len()..*end;
-        one(piece, own)
-    };
-    let made: Vec<Tensor> = if is_cpu {
-        pieces.par_iter_mut().zip(&ends).map(one).collect::<Result<_>>()?
-    } else {
-        pieces.iter_mut().zip(&ends).map(one).collect::<Result<_>>()?
-    };
-    Tensor::cat(&made, 0)
 }

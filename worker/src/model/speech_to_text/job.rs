@@ -12,7 +12,7 @@ use super::request::SpeechToTextRequest;
 use super::result::{Said, Transcript};
 use super::segments::{Segment, cut};
 use crate::model::cache::Cache;
-use crate::model::stepwise::{Finish, lost};
+use crate::model::stepwise::{Finish, Working, lost};
 use crate::model::{InvalidInput, Item, Progress, RunError};
 
 /// Frames of a second.
@@ -66,14 +66,6 @@ impl Job {
         let job = Self { item, stage, prompt, language, features: None, from: 0, said: Vec::new() };
         job.tell();
         Ok(job)
-    }
-
-    pub(super) fn is_cancelled(&self) -> bool {
-        self.item.cancel.is_cancelled()
-    }
-
-    pub(super) fn is_done(&self) -> bool {
-        matches!(self.stage, Stage::Done)
     }
 
     pub(super) fn is_reading(&self) -> bool {
@@ -196,20 +188,6 @@ impl Job {
         self.features.as_ref().map_or(0, |features| features.content)
     }
 
-    /// How far it is, in seconds of its audio.
-    pub(super) fn progress(&self) -> Progress {
-        let steps = self.content().div_ceil(FRAMES).max(1);
-        let step = if self.is_done() { steps } else { (self.from / FRAMES).min(steps - 1) };
-        Progress { step: step as u32, steps: steps as u32 }
-    }
-
-    /// Says how far it is to whoever wants to know.
-    pub(super) fn tell(&self) {
-        if let Some(hook) = &self.item.hook {
-            hook.stepped(self.progress());
-        }
-    }
-
     /// What is left to do for its result.
     pub(super) fn finish(self, model: &Model) -> Result<Finish, RunError> {
         if !self.is_done() {
@@ -229,6 +207,27 @@ impl Job {
             let said = said.into_iter().filter(|said| !said.text.trim().is_empty()).collect();
             Ok(Transcript { language, duration, said }.product(&self.item.request))
         }))
+    }
+}
+
+impl Working for Job {
+    fn is_cancelled(&self) -> bool {
+        self.item.cancel.is_cancelled()
+    }
+
+    fn is_done(&self) -> bool {
+        matches!(self.stage, Stage::Done)
+    }
+
+    /// In seconds of its audio.
+    fn progress(&self) -> Progress {
+        let steps = self.content().div_ceil(FRAMES).max(1);
+        let step = if self.is_done() { steps } else { (self.from / FRAMES).min(steps - 1) };
+        Progress { step: step as u32, steps: steps as u32 }
+    }
+
+    fn tell(&self) {
+        self.item.tell(self.progress());
     }
 }
 

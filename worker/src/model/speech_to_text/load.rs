@@ -12,14 +12,12 @@ use super::mel::Mel;
 use super::model::Model;
 use super::request::Settings;
 use crate::model::folder::{Folder, corrupt};
-use crate::model::memory::{allowed, status};
+use crate::model::memory::for_keys;
 use crate::model::{LoadError, Loading, device, tokenizing};
 
 /// The stem of a model's weights.
 pub(super) const STEM: &str = "model";
 pub(super) const TOKENIZER: &str = "tokenizer.json";
-/// Of the memory that is there, what windows leave to everything else.
-const SPARE: f64 = 0.2;
 
 /// Loads the model, and checks the consumer's parameters against it.
 pub fn load(how: &Loading) -> Result<SpeechToText, LoadError> {
@@ -61,9 +59,8 @@ pub fn load(how: &Loading) -> Result<SpeechToText, LoadError> {
 fn room(config: &Config, dtype: DType, device: &Device) -> usize {
     let places = config.max_source_positions + config.max_target_positions;
     let bytes = 2 * places * config.d_model * config.decoder_layers * dtype.size_in_bytes();
-    let free = || Some(allowed()? * (1.0 - SPARE) - status("VmRSS:")?);
-    let windows = match free().filter(|_| device.is_cpu()) {
-        Some(free) => ((free.max(0.0) / bytes as f64) as usize).max(1),
+    let windows = match for_keys().filter(|_| device.is_cpu()) {
+        Some(free) => ((free / bytes as f64) as usize).max(1),
         None => usize::MAX,
     };
     tracing::info!(bytes_of_window = bytes, windows = (windows < usize::MAX).then_some(windows), "room for windows");

@@ -21,7 +21,6 @@ mod tests;
 mod wav;
 
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 pub use self::load::load;
@@ -33,7 +32,7 @@ use self::job::Job;
 use self::model::{Model, Window};
 use self::wav::wav;
 use super::passes::by_halves;
-use super::stepwise::{Stepped, Stepwise, Ticket, crashed, lost, run_all};
+use super::stepwise::{Jobs, Stepped, Stepwise, Ticket, Working as _, alone, lost, run_all};
 use super::{Engine, Item, Product, RunError};
 
 /// Most windows that are heard in one pass: texts that are being written wait for it.
@@ -49,15 +48,14 @@ pub struct SpeechToText {
     model: Model,
     /// Most windows that are held at a time.
     windows: usize,
-    jobs: BTreeMap<Ticket, Job>,
-    next: u64,
+    jobs: Jobs<Job>,
     /// There was no room on the device for another window: none is heard before one has ended.
     pressed: bool,
 }
 
 impl SpeechToText {
     fn new(model: Model, windows: usize) -> Self {
-        Self { model, windows, jobs: BTreeMap::new(), next: 0, pressed: false }
+        Self { model, windows, jobs: Jobs::default(), pressed: false }
     }
 
     fn holding(&self) -> usize {
@@ -91,12 +89,12 @@ impl SpeechToText {
         });
         let (tickets, mut windows): (Vec<Ticket>, Vec<Window>) = waiting.take(room).unzip();
         let heard = by_halves(&mut windows, &|windows| self.model.hear(windows));
-        let alone = holding == 0 && tickets.len() == 1;
+        let is_alone = holding == 0 && tickets.len() == 1;
         for (ticket, heard) in tickets.into_iter().zip(heard) {
             let Some(job) = self.jobs.get_mut(&ticket) else { continue };
             match heard {
                 Ok(heard) => job.hear(&self.model, heard),
-                Err(RunError::OutOfMemory(_)) if !alone => {
+                Err(RunError::OutOfMemory(_)) if !is_alone => {
                     tracing::warn!(
                         "a window does not fit into memory beside the others; it is heard when one has ended"
                     );
@@ -117,10 +115,7 @@ impl SpeechToText {
         let computed = by_halves(&mut pieces, &|pieces| self.model.decoder.forward(pieces));
         for ((ticket, piece), logits) in tickets.into_iter().zip(pieces).zip(computed) {
             let Some(job) = self.jobs.get_mut(&ticket) else { continue };
-            let taken = logits.and_then(|logits| {
-                let take = AssertUnwindSafe(|| job.take(&self.model, piece, logits));
-                catch_unwind(take).unwrap_or_else(|panic| Err(crashed(panic.as_ref())))
-            });
+            let taken = logits.and_then(|logits| alone(|| job.take(&self.model, piece, logits)));
             if let Err(error) = taken {
                 failed.insert(ticket, error);
             } else if !job.is_holding() {
@@ -159,11 +154,7 @@ impl Engine for SpeechToText {
 
 impl Stepwise<SpeechToTextRequest> for SpeechToText {
     fn begin(&mut self, item: Item<SpeechToTextRequest>) -> Result<Ticket, RunError> {
-        let job = Job::begin(&self.model, item)?;
-        let ticket = Ticket(self.next);
-        self.next += 1;
-        self.jobs.insert(ticket, job);
-        Ok(ticket)
+        Ok(self.jobs.take_in(Job::begin(&self.model, item)?))
     }
 
     fn step(&mut self, tickets: &[Ticket]) -> Vec<Stepped> {
@@ -171,25 +162,9 @@ impl Stepwise<SpeechToTextRequest> for SpeechToText {
         self.look(tickets, &mut failed);
         self.hear(tickets, &mut failed);
         self.write(tickets, &mut failed);
-        let one = |ticket: &Ticket| {
-            let Some(job) = self.jobs.remove(ticket) else { return Stepped::Ended(Err(lost())) };
-            let ended = match failed.remove(ticket) {
-                _ if job.is_cancelled() => Err(RunError::Cancelled),
-                Some(error) => Err(error),
-                None => {
-                    job.tell();
-                    if !job.is_done() {
-                        let progress = job.progress();
-                        self.jobs.insert(*ticket, job);
-                        return Stepped::Running(progress);
-                    }
-                    job.finish(&self.model)
-                }
-            };
-            self.pressed = false;
-            Stepped::Ended(ended)
-        };
-        tickets.iter().map(one).collect()
+        let stepped = self.jobs.stepped(tickets, failed, |job| job.finish(&self.model));
+        self.pressed &= !stepped.iter().any(Stepped::is_end);
+        stepped
     }
 
     fn forget(&mut self, ticket: Ticket) {

@@ -6,13 +6,13 @@
 
 use candle_core::{Device, IndexOp, Result, Tensor};
 use candle_nn::ops::silu;
-use rayon::prelude::*;
 
 use super::config::{Config, Family};
 use super::layers::{Embedding, Linear, Norm, Weights};
 use super::rope::{Rope, Turns};
 use crate::model::attending::{Sees, attend};
 use crate::model::cache::Cache;
+use crate::model::passes::{each, ends, lasts};
 
 /// The next tokens of one text.
 #[derive(Debug)]
@@ -67,14 +67,11 @@ impl Decoder {
             Some(embedding) => embedding.forward(&tokens)?,
             None => self.head.weights_of(&tokens)?,
         };
+        let ends = ends(pieces.iter().map(|piece| piece.tokens.len()));
         for (index, layer) in self.layers.iter().enumerate() {
-            x = layer.forward(&x, index, pieces, &turns)?;
+            x = layer.forward(&x, index, pieces, &ends, &turns)?;
         }
-        let lasts = pieces.iter().scan(0, |end, piece| {
-            *end += piece.tokens.len() as u32;
-            Some(*end - 1)
-        });
-        let x = x.index_select(&Tensor::new(lasts.collect::<Vec<_>>(), &self.device)?, 0)?;
+        let x = x.index_select(&lasts(&ends, &self.device)?, 0)?;
         let logits = self.head.forward(&self.norm.forward(&x)?)?;
         logits.to_dtype(candle_core::DType::F32)?.to_vec2()
     }
@@ -131,15 +128,15 @@ impl Layer {
     }
 
     /// (tokens, width), of all pieces.
-    fn forward(&self, x: &Tensor, index: usize, pieces: &mut [Piece], turns: &Turns) -> Result<Tensor> {
-        let attended = self.attend(&self.before_attention.forward(x)?, index, pieces, turns)?;
+    fn forward(&self, x: &Tensor, index: usize, pieces: &mut [Piece], ends: &[usize], turns: &Turns) -> Result<Tensor> {
+        let attended = self.attend(&self.before_attention.forward(x)?, index, pieces, ends, turns)?;
         let x = self.out.forward_add(&attended, x)?;
         let normed = self.before_mlp.forward(&x)?;
         let inner = (silu(&self.gate.forward(&normed)?)? * self.up.forward(&normed)?)?;
         self.down.forward_add(&inner, &x)
     }
 
-    fn attend(&self, x: &Tensor, index: usize, pieces: &mut [Piece], turns: &Turns) -> Result<Tensor> {
+    fn attend(&self, x: &Tensor, index: usize, pieces: &mut [Piece], ends: &[usize], turns: &Turns) -> Result<Tensor> {
         let tokens = x.dim(0)?;
         let query = self.query.forward(x)?.reshape((tokens, self.heads, self.head))?;
         let key = self.key.forward(x)?.reshape((tokens, self.kept_heads, self.head))?;
@@ -149,27 +146,10 @@ impl Layer {
             None => (query, key),
         };
         let (query, key) = (turns.turn(&query)?, turns.turn(&key)?);
-        let one = |(from, piece): (usize, &mut Piece)| {
-            let own = from..from + piece.tokens.len();
+        each(pieces, ends, x.device(), |piece, own| {
             let kept = |x: &Tensor| x.i(own.clone())?.transpose(0, 1)?.contiguous();
             let (keys, values) = piece.cache.put(index, &kept(&key)?, &kept(&value)?)?;
             attend(&query.i(own)?, &keys, &values, Sees::Before(self.window))
-        };
-        let mut from = 0;
-        let each: Vec<(usize, &mut Piece)> = pieces
-            .iter_mut()
-            .map(|piece| {
-                let own = (from, piece);
-                from += own.1.tokens.len();
-                own
-            })
-            .collect();
-        // texts side by side on the cores of a CPU; a GPU takes them one by one
-        let attended: Vec<Tensor> = if x.device().is_cpu() {
-            each.into_par_iter().map(one).collect::<Result<_>>()?
-        } else {
-            each.into_iter().map(one).collect::<Result<_>>()?
-        };
-        Tensor::cat(&attended, 0)
+        })
     }
 }

@@ -7,7 +7,7 @@ use super::result::{FinishReason, Written, product};
 use super::sampler::{Sampler, Sampling};
 use super::stream::Stream;
 use crate::model::cache::Cache;
-use crate::model::stepwise::{Finish, lost};
+use crate::model::stepwise::{Finish, Working, lost};
 use crate::model::{Item, Progress, RunError};
 
 /// Tokens of a prompt that are computed at a time, so that texts that are being written do not wait for a long one. It is the
@@ -56,31 +56,9 @@ impl Job {
         Ok(job)
     }
 
-    pub(super) fn is_cancelled(&self) -> bool {
-        self.item.cancel.is_cancelled()
-    }
-
-    pub(super) fn is_done(&self) -> bool {
-        self.texts.iter().all(Text::is_done)
-    }
-
     /// Tokens of it that there must be room for now.
     pub(super) fn held(&self) -> usize {
         self.texts.iter().filter_map(|text| text.cache.as_ref()).map(Cache::most).sum()
-    }
-
-    /// How far the text is that has the most to go.
-    pub(super) fn progress(&self) -> Progress {
-        let steps = self.texts.iter().map(|text| text.most).max().unwrap_or(0);
-        let left = self.texts.iter().map(Text::left).max().unwrap_or(0);
-        Progress { step: (steps - left) as u32, steps: steps as u32 }
-    }
-
-    /// Says how far it is to whoever wants to know.
-    pub(super) fn tell(&self) {
-        if let Some(hook) = &self.item.hook {
-            hook.stepped(self.progress());
-        }
     }
 
     /// What is left to do for its result, when all texts are done.
@@ -88,6 +66,27 @@ impl Job {
         let written: Vec<Written> =
             self.texts.into_iter().map(|text| text.written.ok_or_else(lost)).collect::<Result<_, _>>()?;
         Ok(Box::new(move || Ok(product(&self.item.request, &self.sampling, &written))))
+    }
+}
+
+impl Working for Job {
+    fn is_cancelled(&self) -> bool {
+        self.item.cancel.is_cancelled()
+    }
+
+    fn is_done(&self) -> bool {
+        self.texts.iter().all(Text::is_done)
+    }
+
+    /// How far the text is that has the most to go.
+    fn progress(&self) -> Progress {
+        let steps = self.texts.iter().map(|text| text.most).max().unwrap_or(0);
+        let left = self.texts.iter().map(Text::left).max().unwrap_or(0);
+        Progress { step: (steps - left) as u32, steps: steps as u32 }
+    }
+
+    fn tell(&self) {
+        self.item.tell(self.progress());
     }
 }
 

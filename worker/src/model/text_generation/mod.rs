@@ -21,7 +21,6 @@ mod tests;
 mod tokenizer;
 
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 pub use self::load::load;
 pub use self::make_model::make_model;
@@ -32,7 +31,7 @@ use self::job::Job;
 use self::model::Model;
 use self::room::Room;
 use super::passes::by_halves;
-use super::stepwise::{Stepped, Stepwise, Ticket, crashed, lost, run_all};
+use super::stepwise::{Jobs, Stepped, Stepwise, Ticket, Working as _, alone, run_all};
 use super::{Engine, Item, Product, RunError};
 
 /// Most tokens of prompts in a pass; those of texts that are being written come on top.
@@ -43,8 +42,7 @@ const BUDGET: usize = 1 << 11;
 pub struct TextGeneration {
     model: Model,
     room: Room,
-    jobs: BTreeMap<Ticket, Job>,
-    next: u64,
+    jobs: Jobs<Job>,
     /// There was no room on the device for all texts that had begun: no other begins before one has ended.
     pressed: bool,
 }
@@ -54,7 +52,7 @@ type Place = (Ticket, usize);
 
 impl TextGeneration {
     fn new(model: Model, room: Room) -> Self {
-        Self { model, room, jobs: BTreeMap::new(), next: 0, pressed: false }
+        Self { model, room, jobs: Jobs::default(), pressed: false }
     }
 
     /// Lets texts begin that there is room for, in their order.
@@ -97,18 +95,18 @@ impl TextGeneration {
         let (places, mut pieces): (Vec<Place>, Vec<Piece>) = pieces.into_iter().unzip();
         let computed = by_halves(&mut pieces, &|pieces| self.model.decoder.forward(pieces));
         let mut failed = BTreeMap::new();
-        let alone = pieces.len() == 1 && self.jobs.values().all(|job| job.held() == 0);
+        let is_alone = pieces.len() == 1 && self.jobs.values().all(|job| job.held() == 0);
         for (((ticket, index), piece), logits) in places.into_iter().zip(pieces).zip(computed) {
             let Some(text) = self.jobs.get_mut(&ticket).and_then(|job| job.texts.get_mut(index)) else { continue };
             let taken = match logits {
-                Err(RunError::OutOfMemory(_)) if !alone => {
+                Err(RunError::OutOfMemory(_)) if !is_alone => {
                     tracing::warn!(
                         "a text does not fit into memory beside the others; it is computed again when one has ended"
                     );
                     self.pressed = true;
                     continue;
                 }
-                logits => logits.and_then(|logits| apart(|| text.take(&self.model, piece, logits))),
+                logits => logits.and_then(|logits| alone(|| text.take(&self.model, piece, logits))),
             };
             if text.is_done() {
                 self.pressed = false;
@@ -119,11 +117,6 @@ impl TextGeneration {
         }
         failed
     }
-}
-
-/// What is done for one text: where it crashes, that is its job's own error.
-fn apart<T>(what: impl FnOnce() -> Result<T, RunError>) -> Result<T, RunError> {
-    catch_unwind(AssertUnwindSafe(what)).unwrap_or_else(|panic| Err(crashed(panic.as_ref())))
 }
 
 impl Engine for TextGeneration {
@@ -151,35 +144,16 @@ impl Stepwise<TextGenerationRequest> for TextGeneration {
         if let Some(why) = job.texts.iter().find_map(|text| self.room.too_small_for(text.needs())) {
             return Err(RunError::OutOfMemory(why));
         }
-        let ticket = Ticket(self.next);
-        self.next += 1;
-        self.jobs.insert(ticket, job);
-        Ok(ticket)
+        Ok(self.jobs.take_in(job))
     }
 
     fn step(&mut self, tickets: &[Ticket]) -> Vec<Stepped> {
         self.admit(tickets);
         let pieces = self.pieces(tickets);
-        let mut failed = self.pass(pieces);
-        let one = |ticket: &Ticket| {
-            let Some(job) = self.jobs.remove(ticket) else { return Stepped::Ended(Err(lost())) };
-            let ended = match failed.remove(ticket) {
-                _ if job.is_cancelled() => Err(RunError::Cancelled),
-                Some(error) => Err(error),
-                None => {
-                    job.tell();
-                    if !job.is_done() {
-                        let progress = job.progress();
-                        self.jobs.insert(*ticket, job);
-                        return Stepped::Running(progress);
-                    }
-                    job.finish()
-                }
-            };
-            self.pressed = false;
-            Stepped::Ended(ended)
-        };
-        tickets.iter().map(one).collect()
+        let failed = self.pass(pieces);
+        let stepped = self.jobs.stepped(tickets, failed, Job::finish);
+        self.pressed &= !stepped.iter().any(Stepped::is_end);
+        stepped
     }
 
     fn forget(&mut self, ticket: Ticket) {

@@ -6,10 +6,8 @@
 use candle_core::{DType, Device};
 
 use super::config::Config;
-use crate::model::memory::{allowed, status};
+use crate::model::memory::for_keys;
 
-/// Of the memory that is there, what keys and values leave to everything else.
-const SPARE: f64 = 0.2;
 const MIB: f64 = 1_048_576.0;
 
 /// For keys and values.
@@ -24,9 +22,8 @@ impl Room {
     pub(super) fn new(config: &Config, dtype: DType, device: &Device) -> Self {
         let numbers = 2 * config.num_hidden_layers * config.kept_heads() * config.head();
         let bytes_of_token = (numbers * dtype.size_in_bytes()) as f64;
-        let free = || Some(allowed()? * (1.0 - SPARE) - status("VmRSS:")?);
-        let tokens = match free().filter(|_| device.is_cpu()) {
-            Some(free) => (free.max(0.0) / bytes_of_token) as usize,
+        let tokens = match for_keys().filter(|_| device.is_cpu()) {
+            Some(free) => (free / bytes_of_token) as usize,
             None => usize::MAX,
         };
         tracing::info!(bytes_of_token, tokens = (tokens < usize::MAX).then_some(tokens), "room for keys and values");

@@ -76,9 +76,7 @@ impl Job {
             loras: pipeline.loras.clone(),
         };
         let progress = Progress { step: 0, steps: sampler.left() as u32 };
-        if let Some(hook) = &item.hook {
-            hook.stepped(progress);
-        }
+        item.tell(progress);
         let sizes = pipeline.family.sizes(width, height);
         Ok(Self { told: Arc::new(told), guidance, texts, sizes, sampler, noise, latents, kept, progress, item })
     }

@@ -34,7 +34,6 @@ mod vocabulary;
 mod weighting;
 
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 pub use self::load::load;
@@ -46,14 +45,13 @@ use self::picture::Picture;
 use self::pipeline::Pipeline;
 use self::request::Source;
 use self::scheduler::SchedulerError;
-use super::stepwise::{Stepped, Stepwise, Ticket, crashed, lost, run_all};
+use super::stepwise::{Jobs, Stepped, Stepwise, Ticket, alone, lost, run_all};
 use super::{Engine, Item, Product, RunError, weights};
 
 /// A loaded model, and what it works on.
 pub struct TextToImage {
     pipeline: Pipeline,
-    jobs: BTreeMap<Ticket, Job>,
-    next: u64,
+    jobs: Jobs<Job>,
 }
 
 impl std::fmt::Debug for TextToImage {
@@ -68,7 +66,7 @@ impl std::fmt::Debug for TextToImage {
 
 impl TextToImage {
     fn new(pipeline: Pipeline) -> Self {
-        Self { pipeline, jobs: BTreeMap::new(), next: 0 }
+        Self { pipeline, jobs: Jobs::default() }
     }
 
     /// Takes jobs a step further that all have one to go.
@@ -104,11 +102,6 @@ impl TextToImage {
     }
 }
 
-/// What is done for one job: where it crashes, that is its own error, and what the others came to is kept.
-fn alone<T>(what: impl FnOnce() -> Result<T, RunError>) -> Result<T, RunError> {
-    catch_unwind(AssertUnwindSafe(what)).unwrap_or_else(|panic| Err(crashed(panic.as_ref())))
-}
-
 impl Engine for TextToImage {
     type Request = TextToImageRequest;
 
@@ -136,11 +129,7 @@ impl Engine for TextToImage {
 
 impl Stepwise<TextToImageRequest> for TextToImage {
     fn begin(&mut self, item: Item<TextToImageRequest>) -> Result<Ticket, RunError> {
-        let job = Job::begin(&self.pipeline, item)?;
-        let ticket = Ticket(self.next);
-        self.next += 1;
-        self.jobs.insert(ticket, job);
-        Ok(ticket)
+        Ok(self.jobs.take_in(Job::begin(&self.pipeline, item)?))
     }
 
     fn step(&mut self, tickets: &[Ticket]) -> Vec<Stepped> {
