@@ -42,7 +42,7 @@ pub use model::{
     ModelSource, ModelSpec, PersistentVolumeClaimSource, Precision, S3Source, SecretKeyRef, Task,
 };
 pub use output::{CallbackSpec, ConditionalWrites, OutputSpec, ReplyFormat, ReplySpec};
-pub use queue::{AllowSpec, BodyFormat, InvalidInputPolicy, MappingSpec, QueueSpec, RetrySpec};
+pub use queue::{AllowSpec, BodyFormat, InvalidInputPolicy, MAX_OBJECT, MappingSpec, QueueSpec, RetrySpec};
 pub use queue_url::{QueueUrl, QueueUrlError, is_fifo};
 pub use record::{JobStatus, RecordError, RecordModel, RecordOutput, ResultRecord, Timings};
 pub use server::{RequestBody, ServerHeader, ServerPreset, ServerRequest, ServerResponse, ServerSpec};

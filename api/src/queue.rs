@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Most bytes of an object that is a job's input, or its message's body.
+pub const MAX_OBJECT: usize = 64 << 20;
+
 /// The SQS queue that jobs are read from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "kube", derive(kube::KubeSchema))]

@@ -3,7 +3,7 @@
 use clap::Args;
 use futures::StreamExt as _;
 use millrace_api::{JobStatus, ResultRecord};
-use millrace_client::{Client, Error};
+use millrace_client::{Client, Error, task_word};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -120,6 +120,7 @@ impl Tabular for Events {
 /// Counts the tasks of `entity` by the event that they belong to. EXPIRED and CANCELLED count as failed: they are not done.
 fn events(entity: &str, records: &[ResultRecord]) -> Events {
     let mut events: Vec<Event> = Vec::new();
+    let word = |record: &ResultRecord, key: &str| task_word(record.metadata.get(key)?);
     for record in records.iter().filter(|record| word(record, "entity_id").is_some_and(|own| own == entity)) {
         let timestamp = word(record, "timestamp").unwrap_or_default();
         let total = record.metadata.get("total_tasks").and_then(Value::as_u64).unwrap_or_default();
@@ -138,15 +139,6 @@ fn events(entity: &str, records: &[ResultRecord]) -> Events {
     }
     events.sort_by(|a, b| a.timestamp.cmp(&b.timestamp));
     Events(events)
-}
-
-/// What a task envelope says, which may be a text or a number.
-fn word(record: &ResultRecord, key: &str) -> Option<String> {
-    match record.metadata.get(key)? {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 
 use crate::client::Client;
 use crate::error::Error;
+use crate::fan_out::task_word;
 use crate::queue::purge;
 
 /// Most messages of one receive.
@@ -154,11 +155,7 @@ impl DeadLetter {
 /// The job id that a body tells by itself.
 fn job_id_in(body: &str) -> Option<String> {
     let object: Map<String, Value> = serde_json::from_str(body).ok()?;
-    let word = |key: &str| match object.get(key)? {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        _ => None,
-    };
+    let word = |key: &str| task_word(object.get(key)?);
     if let Some(id) = object.get("job_id").and_then(Value::as_str) {
         return Some(id.to_owned());
     }

@@ -1,19 +1,17 @@
 //! Outputs as files.
 
 use std::path::Path;
-use std::time::Duration;
 
 use millrace_api::RecordOutput;
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::client::Client;
-use crate::error::{Error, Trouble};
+use crate::error::Error;
+use crate::patiently::patiently;
 
 /// How often a download is tried that breaks off.
 const ATTEMPTS: u32 = 4;
-/// Wait before the second try; doubled at each.
-const PAUSE: Duration = Duration::from_millis(200);
 /// Bytes of a file that are read at a time.
 const CHUNK: usize = 1 << 16;
 
@@ -26,7 +24,7 @@ impl Client {
         let name = file.file_name().unwrap_or_default().to_string_lossy();
         // another run may have the same folder
         let part = file.with_file_name(format!(".{name}.{}.part", std::process::id()));
-        let mut done = self.fetch_patiently(output, &part).await;
+        let mut done = patiently(ATTEMPTS, async || self.fetch(output, &part).await).await;
         if done.is_ok() {
             done = tokio::fs::rename(&part, file).await.map_err(|e| local(file, &e));
         }
@@ -35,19 +33,6 @@ impl Client {
             let _ = tokio::fs::remove_file(&part).await;
         }
         done
-    }
-
-    async fn fetch_patiently(&self, output: &RecordOutput, part: &Path) -> Result<(), Error> {
-        let (mut attempt, mut pause) = (1, PAUSE);
-        loop {
-            match self.fetch(output, part).await {
-                Err(error) if attempt < ATTEMPTS && error.trouble().is_some_and(Trouble::passes) => {
-                    tokio::time::sleep(pause).await;
-                    (attempt, pause) = (attempt + 1, pause * 2);
-                }
-                done => return done,
-            }
-        }
     }
 
     async fn fetch(&self, output: &RecordOutput, part: &Path) -> Result<(), Error> {

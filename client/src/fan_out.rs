@@ -60,6 +60,15 @@ pub struct FanOutReport {
     pub not_sent: Vec<(usize, Error)>,
 }
 
+/// A word of a task envelope (`entity_id`, `task_name`, `timestamp`), which may be a text or a number.
+pub fn task_word(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
 impl Client {
     /// Sends every task of an event. Fails only where nothing could be sent at all.
     pub async fn fan_out(&self, event: &FanOut) -> Result<FanOutReport, Error> {

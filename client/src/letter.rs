@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use aws_sdk_sqs::error::BuildError;
 use aws_sdk_sqs::types::{MessageAttributeValue, SendMessageBatchRequestEntry};
-use millrace_api::{BodyFormat, JOB_ID_ATTRIBUTE, is_fifo};
+use millrace_api::{BodyFormat, JOB_ID_ATTRIBUTE, MAX_OBJECT, is_fifo};
 use serde_json::{Map, Value, json};
 
 use crate::check::check_input;
@@ -16,8 +16,6 @@ use crate::trace::is_traceparent;
 
 /// Most bytes of a message and of a batch of them, attributes included.
 pub(crate) const MAX_MESSAGE: usize = 1 << 20;
-/// Most bytes of a body that lies in S3.
-const MAX_BODY: usize = 64 << 20;
 /// Longest that SQS delays a message.
 const MAX_DELAY: Duration = Duration::from_mins(15);
 /// The attribute that carries a W3C trace context.
@@ -94,8 +92,8 @@ impl Letter {
         } else {
             envelope(job).to_string()
         };
-        if body.len() > MAX_BODY {
-            let message = format!("has {} bytes as a message; {MAX_BODY} at most, in S3 too", body.len());
+        if body.len() > MAX_OBJECT {
+            let message = format!("has {} bytes as a message; {MAX_OBJECT} at most, in S3 too", body.len());
             return Err(InvalidJob::new("job", message));
         }
         Ok(Self {

@@ -162,7 +162,7 @@ fn what_a_worker_or_sqs_would_refuse_is_named() {
         (&plain, Job { traceparent: Some("00-a-b-01".into()), ..x() }, "traceparent"),
         (&fifo, Job { group: Some("my group".into()), ..x() }, "group"),
         (&plain, Job { group: Some("x".repeat(129)), ..x() }, "group"),
-        (&plain, Job::text("x".repeat(MAX_BODY)), "job"),
+        (&plain, Job::text("x".repeat(MAX_OBJECT)), "job"),
         (&mapped, x(), "queue.mapping.input"),
     ];
     for (queue, job, field) in table {

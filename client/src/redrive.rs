@@ -1,15 +1,14 @@
 //! Puts dead letters back into their queue: message by message, so that each stays the job that it was, or all at once by
 //! SQS, which gives them new ids.
 
-use std::time::Duration;
-
 use aws_sdk_sqs::types::{
     MessageAttributeValue, MessageSystemAttributeNameForSends as SystemName, MessageSystemAttributeValue,
 };
 use millrace_api::{FIRST_MESSAGE_ATTRIBUTE, is_fifo};
 
 use crate::dead_letters::{DeadLetter, DeadLetters, ERROR_ATTRIBUTES};
-use crate::error::{Error, Trouble};
+use crate::error::Error;
+use crate::patiently::patiently;
 use crate::queue::queue_arn;
 
 /// How often a message is sent, and deleted, at most.
@@ -19,8 +18,8 @@ impl DeadLetters<'_> {
     /// Sends a message to the queue again, then deletes it here. Its job id stays: where the message does not tell it, it
     /// goes along as an attribute. Between the two a crash leaves it in both; its job is computed once all the same.
     pub async fn redrive(&self, letter: &DeadLetter) -> Result<(), Error> {
-        patiently(async || self.send_back(letter).await).await?;
-        let deleted = patiently(async || self.delete(letter).await).await;
+        patiently(ATTEMPTS, async || self.send_back(letter).await).await?;
+        let deleted = patiently(ATTEMPTS, async || self.delete(letter).await).await;
         deleted.map_err(|cause| Error::NotDeleted { cause: Box::new(cause) })
     }
 
@@ -62,19 +61,4 @@ impl DeadLetters<'_> {
         let task = call.send().await.map_err(|e| Error::aws("sqs:StartMessageMoveTask", source, &e))?;
         Ok(task.task_handle.unwrap_or_default())
     }
-}
-
-/// Tries again what meets trouble that passes.
-async fn patiently(call: impl AsyncFn() -> Result<(), Error>) -> Result<(), Error> {
-    let mut pause = Duration::from_millis(200);
-    for _ in 1..ATTEMPTS {
-        match call().await {
-            Err(error) if error.trouble().is_some_and(Trouble::passes) => {
-                tokio::time::sleep(pause).await;
-                pause *= 2;
-            }
-            done => return done,
-        }
-    }
-    call().await
 }

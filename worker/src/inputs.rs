@@ -7,6 +7,7 @@ use std::sync::Arc;
 use aws_sdk_s3::error::SdkError;
 use aws_sdk_s3::operation::get_object::{GetObjectError, GetObjectOutput};
 use bytes::{Bytes, BytesMut};
+use millrace_api::MAX_OBJECT;
 use tokio_util::sync::CancellationToken;
 
 use crate::aws::{CREDENTIALS_FIX, Trouble, explain, precondition_failed, trouble};
@@ -16,7 +17,7 @@ use crate::model::InvalidInput;
 use crate::store::{Bucket, BucketError, GivenUp};
 
 /// Most bytes of an object: every job that a worker holds may have one in memory.
-pub const MAX_BYTES: u64 = 64 << 20;
+pub const MAX_BYTES: u64 = MAX_OBJECT as u64;
 
 /// Reads input objects. Which buckets may be read is decided where messages are decoded.
 #[derive(Debug, Clone)]

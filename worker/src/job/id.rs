@@ -11,25 +11,29 @@ const HASH_DIGITS: usize = 32;
 
 /// Takes the id that the producer gave in `field`.
 pub fn take(head: &mut JobHead, field: &str, id: &str) -> Result<(), InvalidInput> {
-    let encoded = encode_job_id(id);
-    if encoded.is_empty() || encoded.len() > MAX_JOB_ID {
-        let length = encoded.len();
+    take_as_is(head, id).map_err(|length| {
         let message = format!("must have 1 to {MAX_JOB_ID} characters once encoded, has {length}");
-        return Err(InvalidInput::field(field, message));
-    }
-    head.id = encoded;
-    head.raw_id = id.into();
+        InvalidInput::field(field, message)
+    })?;
     head.id_is_producers = true;
     Ok(())
 }
 
 /// Takes the id of the message that the job first came in. It is no name: whatever names the job goes before it.
 pub fn take_first(head: &mut JobHead, message_id: &str) {
-    let encoded = encode_job_id(message_id);
-    if (1..=MAX_JOB_ID).contains(&encoded.len()) {
-        head.id = encoded;
-        head.raw_id = message_id.into();
+    // one that cannot be an id was put there by somebody else
+    let _ = take_as_is(head, message_id);
+}
+
+/// Takes an id, or gives its length where that is not one of an id.
+fn take_as_is(head: &mut JobHead, id: &str) -> Result<(), usize> {
+    let encoded = encode_job_id(id);
+    if !(1..=MAX_JOB_ID).contains(&encoded.len()) {
+        return Err(encoded.len());
     }
+    head.id = encoded;
+    head.raw_id = id.into();
+    Ok(())
 }
 
 /// Takes an id that was made from what the message names: of one that is too long the beginning, and a hash of it all.
