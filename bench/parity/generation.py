@@ -108,7 +108,11 @@ def publish(name, folder):
 
     kind, settings = CONFIGS[name]
     config = getattr(transformers, kind)(vocab_size=340, **SIZES | copy.deepcopy(settings))
-    model = transformers.AutoModelForCausalLM.from_config(config)
+    return keep(transformers.AutoModelForCausalLM.from_config(config), folder)
+
+
+def keep(model, folder):
+    """Writes what a model says of itself and tensors.json; gives the names and shapes of its weights."""
     model.save_pretrained(folder / "saved")
     shapes = shapes_of(folder / "saved/model.safetensors")
     for file in ("config.json", "generation_config.json"):
@@ -117,6 +121,14 @@ def publish(name, folder):
     lines = ",\n".join(f"  {json.dumps(t)}: {json.dumps(s)}" for t, s in shapes.items())
     (folder / "tensors.json").write_text('{\n "": {\n' + lines + "\n }\n}\n")
     return shapes
+
+
+def fill(published, folder, shapes):
+    """Puts the weights of the seed beside a copy of what was published, and gives them."""
+    shutil.copytree(published, folder)
+    weights = {tensor: values(SEED, "", tensor, shape) for tensor, shape in shapes.items()}
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    return weights
 
 
 def turns(weight, heads):
@@ -223,9 +235,7 @@ def make(work, goldens):
         (into / name).mkdir()
         shapes = publish(name, into / name)
         folder = work / f"generation-{name}"
-        shutil.copytree(into / name, folder)
-        weights = {tensor: values(SEED, "", tensor, shape) for tensor, shape in shapes.items()}
-        save_file(weights, folder / "model.safetensors", {"format": "pt"})
+        weights = fill(into / name, folder, shapes)
         model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
         if name == "llama":
             write_gguf(into / "llama.gguf", model.config, weights)

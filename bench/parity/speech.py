@@ -4,18 +4,16 @@ The model's config lies in goldens/speech/whisper; its weights follow from the s
 that is louder and softer. cases.json has what is asked and the segments that transformers writes; speech.safetensors has features,
 what the encoder makes of them and logits; tone.* are files of one tone as encoders write them.
 """
-import json
 import shutil
 
 import numpy as np
 import torch
-from safetensors.numpy import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from embeddings import CORPUS, save, shapes_of, write
+from embeddings import CORPUS, save, write
+from generation import SEED, fill, keep
 from weights import values
 
-SEED = 1
 PLACES, TOKENS, BANDS, TEXTS = 100, 40, 80, 300
 MARKS = ["<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|de|>", "<|fr|>", "<|translate|>", "<|transcribe|>",
          "<|startofprev|>", "<|nospeech|>", "<|notimestamps|>"]
@@ -70,16 +68,9 @@ def publish(folder, words):
         max_initial_timestamp_index=20, max_length=TOKENS, return_timestamps=False)
     model = transformers.WhisperForConditionalGeneration(config)
     model.generation_config = generation
-    model.save_pretrained(folder / "saved")
-    shapes = shapes_of(folder / "saved/model.safetensors")
-    for file in ("config.json", "generation_config.json"):
-        (folder / "saved" / file).rename(folder / file)
-    shutil.rmtree(folder / "saved")
     words.save(str(folder / "tokenizer.json"))
     extractor().save_pretrained(folder)
-    lines = ",\n".join(f"  {json.dumps(t)}: {json.dumps(s)}" for t, s in shapes.items())
-    (folder / "tensors.json").write_text('{\n "": {\n' + lines + "\n }\n}\n")
-    return shapes
+    return keep(model, folder)
 
 
 def extractor():
@@ -156,9 +147,7 @@ def make(work, goldens):
     words = tokenizer()
     shapes = publish(into / "whisper", words)
     folder = work / "whisper"
-    shutil.copytree(into / "whisper", folder)
-    weights = {tensor: values(SEED, "", tensor, shape) for tensor, shape in shapes.items()}
-    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    fill(into / "whisper", folder, shapes)
     model = transformers.WhisperForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
     ids = torch.tensor([[words.token_to_id("<|startoftranscript|>"), words.token_to_id("<|de|>"), 17, 4, 200]])
     seen = model(features("short"), decoder_input_ids=ids)
